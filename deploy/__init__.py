@@ -1,0 +1,1 @@
+"""What runs the services: the embedded stack, containers, dashboards and the command line."""

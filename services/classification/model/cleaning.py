@@ -1,0 +1,130 @@
+"""From what a candidate's mail program sent to the words the candidate wrote, in one normal form.
+
+Case, accents' composition, compatibility forms and characters without a mark are folded before anything else is
+looked at, so no later step can depend on them.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Final
+
+TEXT_CHARS_MAX: Final = 20_000
+"""A longer text is cut before it is folded, in the middle."""
+CLEAN_CHARS_MAX: Final = 4_000
+"""What the features see: a candidate's point is at the beginning or at the end."""
+
+SEPARATOR: Final = "\x1e"
+"""Stands between the texts of a batch; no text holds it."""
+
+_INVISIBLE: Final = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]+"
+)
+# The acute accent alone is a compatibility form of space + mark, and many type it for an apostrophe.
+_APOSTROPHES: Final = re.compile("[\u00b4\u2018\u2019\u02bc\u0060]")
+_LINE_ENDS: Final = re.compile("\r\n?|[\u0085\u2028\u2029\x0b\x0c]")
+
+_QUOTE_MARKS: Final = (">", "|")
+_QUOTE_HEADER: Final = re.compile(
+    r"^\s*(?:"
+    r"[-_]{2,}\s*(?:original message|forwarded message|mensaje original|mensaje reenviado|message d'origine"
+    r"|message original|message transféré|ursprüngliche nachricht|weitergeleitete nachricht|mensagem original"
+    r"|mensagem encaminhada)\b.*"
+    r"|_{5,}"
+    r"|(?:on|el|am|le|em|a)\b.{0,160}\b(?:wrote|escribió|escribio|a écrit|a ecrit|schrieb|escreveu)\b.{0,80}"
+    r"|.{0,80}\b(?:wrote|escribió|a écrit|schrieb|escreveu)\s*:"
+    r"|(?:from|von|enviado por|gesendet|sent)\s?:.*"
+    r")\s*$"
+)
+_DEVICE_LINE: Final = re.compile(
+    r"^\s*(?:sent from my|sent via|get outlook|enviado desde mi|enviado do meu|enviado a partir do"
+    r"|envoyé de(?:puis)? mon|envoyé à partir|von meinem .{0,40} gesendet|gesendet von mein|diese nachricht wurde von)"
+    r".{0,80}$"
+)
+_SIGNATURE_MARK: Final = re.compile(r"^\s*(?:--|—|–{2})\s*$")
+_CLOSING: Final = re.compile(
+    r"^\s*(?:best|best wishes|all the best|(?:best|kind|kindest|warm|warmest) regards|regards|br|kr|cheers|thanks"
+    r"|many thanks|thank you|sincerely|yours|yours (?:sincerely|faithfully|truly)|sincerely yours|respectfully"
+    r"|saludos|un saludo|saludos cordiales|un cordial saludo|atentamente|atte|un abrazo|gracias"
+    r"|cordialement|bien cordialement|bien à vous|bonne journée|salutations|sincères salutations|merci"
+    r"|(?:mit )?(?:freundlichen|besten|herzlichen|vielen) grüßen?|(?:viele|beste|liebe|schöne|herzliche|freundliche)"
+    r" grüße|mfg|lg|vg|bg|gruß|danke"
+    r"|atenciosamente|att|abraços|abraço|um abraço|abs|cumprimentos|com os melhores cumprimentos|melhores cumprimentos"
+    r"|obrigado|obrigada)\s*[,.!]?\s*$".replace("ß", "ss")
+)
+_SIGNATURE_LINES_MAX: Final = 5
+_SIGNATURE_LINE_CHARS_MAX: Final = 70
+_POSTSCRIPT: Final = re.compile(r"^\s*(?:p\.?\s?s\b|p\.?\s?d\b)")
+
+
+def fold(texts: Sequence[str]) -> list[str]:
+    """Give the texts in normal form: NFKC, case folded, without invisible characters, one kind of apostrophe.
+
+    Folding is done once over the whole batch, as each call costs more than a short text does.
+    """
+    joined = SEPARATOR.join(_bounded(_INVISIBLE.sub("", text), TEXT_CHARS_MAX) for text in texts)
+    joined = _LINE_ENDS.sub("\n", joined)
+    if joined.isascii():
+        folded = joined.lower().replace("`", "'")
+    else:
+        folded = _APOSTROPHES.sub("'", joined)
+        # Folding undoes some compositions and reveals letters that fold again, hence twice.
+        for _ in range(2):
+            folded = unicodedata.normalize("NFKC", folded).casefold()
+        folded = unicodedata.normalize("NFKC", folded)
+    return folded.split(SEPARATOR) if texts else []
+
+
+def own_words(folded: str) -> str:
+    """Give what the candidate wrote: without quoted messages, signature and device lines, and of bounded length.
+
+    `folded` is a text in normal form. When nothing would be left, all of it is the answer.
+    """
+    if "\n" not in folded:
+        return _bounded(folded, CLEAN_CHARS_MAX)
+    lines = _without_signature(_without_quotes(folded.split("\n")))
+    kept = "\n".join(lines).strip()
+    return _bounded(kept or folded, CLEAN_CHARS_MAX)
+
+
+def _without_quotes(lines: list[str]) -> list[str]:
+    kept: list[str] = []
+    for number, line in enumerate(lines):
+        if line.lstrip().startswith(_QUOTE_MARKS):
+            continue
+        if _QUOTE_HEADER.match(line):
+            following = next((later for later in lines[number + 1 :] if later.strip()), "")
+            marked = following.lstrip().startswith(_QUOTE_MARKS)
+            if not marked and following and any(earlier.strip() for earlier in kept):
+                break  # an unmarked quotation runs to the end
+            if marked:
+                continue
+        if not _DEVICE_LINE.match(line):
+            kept.append(line)
+    return kept
+
+
+def _without_signature(lines: list[str]) -> list[str]:
+    for number, line in enumerate(lines):
+        if number == 0 or not any(earlier.strip() for earlier in lines[:number]):
+            continue
+        if _SIGNATURE_MARK.match(line):
+            return lines[:number]
+        if _CLOSING.match(line) and _is_signature(lines[number + 1 :]):
+            return lines[: number + 1]
+    return lines
+
+
+def _is_signature(lines: list[str]) -> bool:
+    written = [line for line in lines if line.strip()]
+    return len(written) <= _SIGNATURE_LINES_MAX and not any(
+        len(line) > _SIGNATURE_LINE_CHARS_MAX or _POSTSCRIPT.match(line) or "?" in line for line in written
+    )
+
+
+def _bounded(text: str, chars_max: int) -> str:
+    if len(text) <= chars_max:
+        return text
+    half = chars_max // 2
+    return f"{text[:half]} {text[-half:]}"

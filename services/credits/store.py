@@ -1,0 +1,224 @@
+"""Every SQL statement of credits. A batch costs a fixed number of them, with rows read and written in key order."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import asyncpg
+
+from services.credits.book import Book, Seat, contract_key, seat_key
+from services.credits.domain import Contract, Entry, InMail, month
+from shared.events import ContractStartedV1, CreditsRefreshedV1, InmailStatusChangedV1, ReplyRecordedV1, SeatAssignedV1
+from shared.stream.parking import load_parked
+from shared.stream.records import AnyIncoming
+
+# Whoever moves a contract's credits holds its row; key order keeps two of them from waiting for each other.
+_LOCK_CONTRACTS = """
+SELECT contract_id, monthly_allotment, cap_multiple, started_at, ended_at, entry_number,
+       granted, available, held, taken, expired
+FROM contract WHERE contract_id = ANY($1::text[]) ORDER BY contract_id FOR UPDATE
+"""
+
+_SEATS = """
+SELECT contract_id, seat_id, monthly_limit, assigned_at
+FROM seat JOIN unnest($1::text[], $2::text[]) AS n (contract_id, seat_id) USING (contract_id, seat_id)
+"""
+
+_INMAILS = """
+SELECT inmail_id, contract_id, seat_id, credit_cost, thread_version, scheduled, denied, sent_at, stopped, undelivered,
+       answered
+FROM inmail WHERE inmail_id = ANY($1::text[])
+"""
+
+_GRANTED = """
+SELECT contract_id, period
+FROM granted_period JOIN unnest($1::text[], $2::text[]) AS n (contract_id, period) USING (contract_id, period)
+"""
+
+_WRITE_CONTRACTS = """
+INSERT INTO contract (contract_id, monthly_allotment, cap_multiple, started_at, ended_at, entry_number,
+                      granted, available, held, taken, expired)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[], $6::bigint[],
+                     $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
+ON CONFLICT (contract_id) DO UPDATE SET
+    monthly_allotment = excluded.monthly_allotment, cap_multiple = excluded.cap_multiple,
+    started_at = excluded.started_at, ended_at = excluded.ended_at, entry_number = excluded.entry_number,
+    granted = excluded.granted, available = excluded.available, held = excluded.held, taken = excluded.taken,
+    expired = excluded.expired
+"""
+
+_WRITE_SEATS = """
+INSERT INTO seat (contract_id, seat_id, monthly_limit, assigned_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[])
+ON CONFLICT (contract_id, seat_id) DO UPDATE SET
+    monthly_limit = excluded.monthly_limit, assigned_at = excluded.assigned_at
+"""
+
+# An InMail stays with the contract that it was first known under: the row of another contract is not touched.
+_WRITE_INMAILS = """
+INSERT INTO inmail AS i (inmail_id, contract_id, seat_id, credit_cost, thread_version, scheduled, denied, sent_at,
+                         stopped, undelivered, answered)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::bigint[], $6::boolean[], $7::boolean[],
+                     $8::timestamptz[], $9::boolean[], $10::boolean[], $11::boolean[])
+ON CONFLICT (inmail_id) DO UPDATE SET
+    seat_id = excluded.seat_id, credit_cost = excluded.credit_cost, thread_version = excluded.thread_version,
+    scheduled = excluded.scheduled, denied = excluded.denied, sent_at = excluded.sent_at, stopped = excluded.stopped,
+    undelivered = excluded.undelivered, answered = excluded.answered
+WHERE i.contract_id = excluded.contract_id
+"""
+
+_WRITE_PERIODS = """
+INSERT INTO granted_period (contract_id, period) SELECT * FROM unnest($1::text[], $2::text[])
+"""
+
+_POST = """
+INSERT INTO ledger_entry (contract_id, entry_number, kind, amount, available_after, held_after, inmail_id, seat_id,
+                          entry_id, cause_id, effective_at)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[],
+                     $8::text[], $9::uuid[], $10::text[], $11::timestamptz[])
+"""
+
+# Adds up the lines since the last audit and holds them against the balances, all in one snapshot. Contracts that agree
+# are remembered up to their newest line. Lateral, so that a ledger of any size is read through its key.
+_AUDIT = """
+WITH fresh AS (
+    SELECT c.contract_id, sums.*
+    FROM contract c LEFT JOIN audited a USING (contract_id), LATERAL (
+        SELECT count(DISTINCT p.entry_number) AS lines,
+               -sum(p.amount) FILTER (WHERE p.account = 'granted') AS granted,
+               sum(p.amount) FILTER (WHERE p.account = 'available') AS available,
+               sum(p.amount) FILTER (WHERE p.account = 'held') AS held,
+               sum(p.amount) FILTER (WHERE p.account = 'taken') AS taken,
+               sum(p.amount) FILTER (WHERE p.account = 'expired') AS expired
+        FROM posting p WHERE p.contract_id = c.contract_id AND p.entry_number > coalesce(a.entry_number, 0)
+    ) AS sums
+), summed AS (
+    SELECT c.*, coalesce(a.entry_number, 0) + coalesce(f.lines, 0) AS lines,
+           coalesce(a.granted, 0) + coalesce(f.granted, 0) AS granted_sum,
+           coalesce(a.available, 0) + coalesce(f.available, 0) AS available_sum,
+           coalesce(a.held, 0) + coalesce(f.held, 0) AS held_sum,
+           coalesce(a.taken, 0) + coalesce(f.taken, 0) AS taken_sum,
+           coalesce(a.expired, 0) + coalesce(f.expired, 0) AS expired_sum
+    FROM contract c LEFT JOIN audited a USING (contract_id) LEFT JOIN fresh f USING (contract_id)
+), differing AS (
+    SELECT *, abs(granted - granted_sum) + abs(available - available_sum) + abs(held - held_sum)
+              + abs(taken - taken_sum) + abs(expired - expired_sum) AS credits
+    FROM summed
+), remembered AS (
+    INSERT INTO audited AS a (contract_id, entry_number, granted, available, held, taken, expired)
+    SELECT contract_id, entry_number, granted, available, held, taken, expired FROM differing
+    WHERE credits = 0 AND lines = entry_number
+      AND NOT EXISTS (SELECT FROM audited o WHERE o.contract_id = differing.contract_id
+                                              AND o.entry_number = differing.entry_number)
+    ORDER BY contract_id
+    ON CONFLICT (contract_id) DO UPDATE SET
+        entry_number = excluded.entry_number, granted = excluded.granted, available = excluded.available,
+        held = excluded.held, taken = excluded.taken, expired = excluded.expired
+    WHERE excluded.entry_number > a.entry_number
+)
+SELECT coalesce(sum(credits), 0)::bigint FROM differing
+"""
+
+
+class Posted(NamedTuple):
+    """What a ledger line is known by outside: the id of its event and of its cause, and the event time of the cause."""
+
+    entry_id: str
+    cause_id: str
+    effective_at: datetime
+
+
+class ContractMismatchError(Exception):
+    """An InMail was entered under another contract meanwhile; deciding the batch again finds that row."""
+
+
+async def load(tx: asyncpg.Connection, records: Sequence[AnyIncoming]) -> Book[AnyIncoming]:
+    """Lock the contracts of `records` and read all that deciding them needs, with what waits for them."""
+    contracts = await _lock_contracts(tx, sorted({record.event.subject for record in records}))
+    started = {contract.contract_id for contract in contracts}
+    waiting = await _load_waiting(tx, records, started)
+    every = [record.event.data for record in records]
+    every += [record.event.data for kept in waiting.values() for record in kept]
+
+    facts = [data for data in every if isinstance(data, InmailStatusChangedV1 | ReplyRecordedV1)]
+    seats = {(data.contract_id, data.seat_id) for data in every if isinstance(data, SeatAssignedV1)}
+    seats.update((fact.contract_id, fact.seat_id) for fact in facts)
+    months = {(data.contract_id, month(data.started_at)) for data in every if isinstance(data, ContractStartedV1)}
+    months.update((data.contract_id, data.period) for data in every if isinstance(data, CreditsRefreshedV1))
+    return Book(
+        contracts=contracts,
+        seats=await _load_seats(tx, sorted(seats)),
+        inmails=await _load_inmails(tx, sorted({fact.inmail_id for fact in facts})),
+        granted=await _load_granted(tx, sorted(months)),
+        waiting=waiting,
+    )
+
+
+async def save(tx: asyncpg.Connection, book: Book[AnyIncoming], posted: Sequence[tuple[Entry, Posted]]) -> None:
+    """Write what deciding the batch has changed.
+
+    `posted` are the book's entries with the ids of their events.
+
+    Raises:
+        ContractMismatchError: an InMail has come to belong to another contract since `load`; nothing may stand.
+        asyncpg.UniqueViolationError: a line exists already, which the facts in the book should have shown.
+
+    """
+    contracts = [book.contracts[key] for key in sorted(book.changed_contracts)]
+    if contracts:
+        await tx.execute(_WRITE_CONTRACTS, *_columns(contracts))
+    if posted:
+        rows = [(*entry, *known_as) for entry, known_as in posted]
+        await tx.execute(_POST, *_columns(rows))
+    inmails = [book.inmails[key] for key in sorted(book.changed_inmails)]
+    if inmails:
+        status = await tx.execute(_WRITE_INMAILS, *_columns(inmails))
+        if status != f"INSERT 0 {len(inmails)}":
+            message = f"{status} of {len(inmails)} InMails: another contract has taken the others meanwhile"
+            raise ContractMismatchError(message)
+    if book.changed_periods:
+        await tx.execute(_WRITE_PERIODS, *_columns(sorted(book.changed_periods)))
+    seats = [book.seats[key] for key in sorted(book.changed_seats)]
+    if seats:
+        await tx.execute(_WRITE_SEATS, *_columns(seats))
+
+
+async def audit(pool: asyncpg.Pool) -> int:
+    """Return the credits by which all stored balances differ from the sums of the ledger; 0 is right."""
+    imbalance: int = await pool.fetchval(_AUDIT)
+    return imbalance
+
+
+async def _lock_contracts(tx: asyncpg.Connection, contract_ids: Sequence[str]) -> list[Contract]:
+    return [Contract(*row) for row in await tx.fetch(_LOCK_CONTRACTS, contract_ids)]
+
+
+async def _load_waiting(
+    tx: asyncpg.Connection, records: Sequence[AnyIncoming], started: set[str]
+) -> dict[str, list[AnyIncoming]]:
+    """Read what waits for the contracts that start and the seats that are assigned in this batch."""
+    keys = set()
+    for record in records:
+        data = record.event.data
+        if isinstance(data, ContractStartedV1) and data.contract_id not in started:
+            keys.add(contract_key(data.contract_id))
+        elif isinstance(data, SeatAssignedV1):
+            keys.add(seat_key(data.contract_id, data.seat_id))
+    return await load_parked(tx, sorted(keys)) if keys else {}
+
+
+async def _load_seats(tx: asyncpg.Connection, slots: Sequence[tuple[str, str]]) -> list[Seat]:
+    return [Seat(*row) for row in await tx.fetch(_SEATS, *_columns(slots))] if slots else []
+
+
+async def _load_inmails(tx: asyncpg.Connection, inmail_ids: Sequence[str]) -> list[InMail]:
+    return [InMail(*row) for row in await tx.fetch(_INMAILS, inmail_ids)] if inmail_ids else []
+
+
+async def _load_granted(tx: asyncpg.Connection, months: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(row[0], row[1]) for row in await tx.fetch(_GRANTED, *_columns(months))] if months else []
+
+
+def _columns(rows: Sequence[Sequence[object]]) -> list[list[object]]:
+    """Rows of one shape as one list per column, for `unnest`."""
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,1 @@
+"""What recruiters and candidates did becomes a conversation: matched, numbered, locked, cancelled."""

@@ -1,0 +1,159 @@
+"""CloudEvents in and out: `decode` a Kafka record, `derive` an event from its cause, `encode` it.
+
+`decode` has one fast path, a single validation of the bytes against the union of the topic's event types. Only what
+fails there, or looks suspicious, goes the slow way (`shared.events.diagnosis`), which finds out what is wrong and what
+can still be read.
+"""
+
+from datetime import datetime
+from hashlib import sha1
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import orjson
+from pydantic import ValidationError
+
+from shared.events.base import EventData
+from shared.events.canonical import content_hash, default, plain
+from shared.events.diagnosis import decode_slowly, is_plainly_structured, looks_suspicious
+from shared.events.event import (
+    DATA_CONTENT_TYPE,
+    STRUCTURED_HEADERS,
+    Event,
+    Headers,
+)
+from shared.events.readers import assemble, form_of, mismatches, reader_of
+from shared.events.times import to_instant
+
+__all__ = [
+    "STRUCTURED_HEADERS",
+    "content_hash",
+    "decode",
+    "derive",
+    "derived_id",
+    "encode",
+    "key_of",
+    "source_of",
+    "time_of",
+]
+
+D = TypeVar("D", bound=EventData)
+
+_DERIVED_IDS: Final = UUID("8f0c4d0e-7a35-5a57-9d26-7f3c8b0f6a51").bytes
+
+
+def source_of(service: str) -> str:
+    """Return the `source` of the events that a service writes."""
+    return f"/inmail-responses/{service}"
+
+
+def key_of(data: EventData, topic: str | None = None) -> str:
+    """Return the value that is the event's subject and the record's key, on `topic` where that re-keys it."""
+    return form_of(type(data), topic).key_of(data)
+
+
+def time_of(data: EventData) -> datetime | None:
+    """Return the data's own time, None where its type has none."""
+    time_of_data = form_of(type(data)).time_of
+    return None if time_of_data is None else time_of_data(data)
+
+
+def decode(value: bytes | None, *, key: bytes | None, headers: Headers, topic: str) -> Event[EventData]:
+    """Read one record of `topic`, in structured or binary mode; raise `InvalidRecordError`.
+
+    Everything is checked that needs no clock: size, JSON, characters, attributes, data, key, and that the topic carries
+    the type. A topic that carries no events is a `KeyError`.
+    """
+    reader = reader_of(topic)
+    if (
+        value is not None
+        and len(value) <= reader.value_bytes_max
+        and is_plainly_structured(headers)
+        and not looks_suspicious(value)
+    ):
+        try:
+            attributes = reader.structured(value)
+        except ValidationError:
+            pass
+        else:
+            data: EventData = attributes["data"]
+            if not mismatches(attributes, data, reader.forms[data.type], key):
+                return assemble(attributes, data)
+    return decode_slowly(value, key=key, headers=headers, reader=reader)
+
+
+def derived_id(cause_source: str, cause_id: str, type_name: str, index: int) -> str:
+    """Return the id, a UUID of version 5, of the event that this cause brings about: the same on every run."""
+    # As JSON, so that no two causes spell the same name. The UUID class would cost as much as the rest of `derive`.
+    name = orjson.dumps((cause_source, cause_id, type_name, index))
+    digest = bytearray(sha1(_DERIVED_IDS + name, usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def derive(
+    cause: Event[EventData],
+    data: D,
+    *,
+    source: str,
+    at: datetime,
+    received: datetime,
+    index: int = 0,
+    topic: str | None = None,
+) -> Event[D]:
+    """Make the event that `cause` brings about.
+
+    `at` is its event time: the data's own, where it has one. `received` is the broker's timestamp of the first input
+    record and counts only where the cause is that record. `index` tells events of one type from one cause apart.
+    `topic` is where it goes, needed where that re-keys the type: the subject differs, the id does not. Raise
+    `ValueError` where `at` and the data's own time differ, for no reader would take the event.
+    """
+    form = form_of(type(data), topic)
+    time = to_instant(at) if form.time_of is None else form.time_of(data)
+    if time != at and time != to_instant(at):
+        raise ValueError(f"{data.type}: the event time must be the instant of its {data.time_field}")
+    return Event(
+        derived_id(cause.source, cause.id, data.type, index),
+        source,
+        data.type,
+        form.key_of(data),
+        time,
+        data,
+        cause.traceparent,
+        cause.id,
+        cause.source,
+        cause.rootid or cause.id,
+        cause.receivedtime or to_instant(received),
+    )
+
+
+def encode(event: Event[EventData]) -> bytes:
+    """Write an event in structured mode, without nulls.
+
+    Raise `ValueError` for NUL characters, which no reader would take.
+    """
+    envelope: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": event.source,
+        "type": event.type,
+        "subject": event.subject,
+        "time": event.time,
+        "datacontenttype": DATA_CONTENT_TYPE,
+    }
+    if event.traceparent is not None:
+        envelope["traceparent"] = event.traceparent
+    if event.causeid is not None:
+        envelope["causeid"] = event.causeid
+        envelope["causesource"] = event.causesource
+    if event.rootid is not None:
+        envelope["rootid"] = event.rootid
+    if event.receivedtime is not None:
+        envelope["receivedtime"] = event.receivedtime
+    envelope["data"] = plain(event.data)
+    value = orjson.dumps(envelope, default=default, option=orjson.OPT_PASSTHROUGH_DATETIME)
+    if b"\\u0000" in value and b"\\u0000" in value.replace(b"\\\\", b""):
+        raise ValueError(f"{event.type} {event.id}: holds a NUL character; refuse such text where it enters")
+    return value

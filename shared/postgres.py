@@ -1,0 +1,100 @@
+"""Connections to Postgres: every one with time limits, so that a frozen process cannot hold a lock for ever."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar, cast
+
+import asyncpg
+
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+# Faults of the database, not of the data: the same transaction is tried again and no record is blamed.
+_FAULT_CLASSES = ("08", "25006", "25P02", "25P03", "25P04", "40", "53", "55P03", "57", "58", "XX")
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether `error` says that the database is away, busy or in failover, rather than that the data is bad."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith(_FAULT_CLASSES)
+    if isinstance(error, asyncpg.InternalClientError):
+        return True
+    if isinstance(error, asyncpg.InterfaceError):
+        return not isinstance(error, asyncpg.DataError)
+    return isinstance(error, OSError | TimeoutError | asyncio.TimeoutError)
+
+
+async def create_pool(settings: Settings, *, service: str) -> asyncpg.Pool:
+    """Open the service's pool.
+
+    Raises:
+        OSError, asyncpg.PostgresError: the database is away or refuses the role.
+
+    """
+    return await asyncpg.create_pool(
+        settings.postgres_dsn,
+        min_size=2,
+        max_size=settings.pool_connections_max,
+        timeout=settings.connect_timeout_ms / 1000,
+        command_timeout=settings.statement_timeout_ms / 1000,
+        max_inactive_connection_lifetime=60,
+        server_settings={
+            "application_name": f"inmail-{service}-{settings.instance}",
+            "search_path": service,
+            "timezone": "UTC",
+            "lock_timeout": str(settings.lock_timeout_ms),
+            "statement_timeout": str(settings.statement_timeout_ms),
+            "transaction_timeout": str(settings.transaction_timeout_ms),
+            "idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms),
+            "tcp_keepalives_idle": "5",
+            "tcp_keepalives_interval": "2",
+            "tcp_keepalives_count": "3",
+            "jit": "off",  # plans are short; compiling them costs more than it saves
+        },
+    )
+
+
+@asynccontextmanager
+async def acquire(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
+    """One of the pool's connections; its proxy behaves as a connection, which asyncpg's types do not say."""
+    async with pool.acquire() as proxy:
+        yield cast("asyncpg.Connection", proxy)
+
+
+@asynccontextmanager
+async def transaction(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
+    """A connection within a transaction that commits at the end, or rolls back when an exception leaves it."""
+    async with acquire(pool) as connection, connection.transaction():
+        yield connection
+
+
+async def retry_until(
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    what: str,
+    settings: Settings,
+    retriable: Callable[[BaseException], bool],
+    stopping: Callable[[], bool] = lambda: False,
+) -> T:
+    """Call `attempt` until it succeeds, with exponential back-off, saying once a try what is waited for.
+
+    Raises:
+        Exception: what `attempt` raised, when it is not retriable or the service is stopping.
+
+    """
+    delay_seconds = settings.retry_seconds_min
+    while True:
+        try:
+            return await attempt()
+        except Exception as error:
+            if not retriable(error) or stopping():
+                raise
+            logger.warning("waiting for %s: %s (next try in %.1f s)", what, type(error).__name__, delay_seconds)
+        await asyncio.sleep(delay_seconds)
+        delay_seconds = min(delay_seconds * 2, settings.retry_seconds_max)

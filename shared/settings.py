@@ -1,0 +1,73 @@
+"""Every setting of a service, its default and its unit; each can be given by an environment variable `INMAIL_<NAME>`."""
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The bounds and addresses a service runs with.
+
+    Bounds are settings so that an operator can move them, and have names so that an error can say which one was met.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="INMAIL_", frozen=True, extra="ignore")
+
+    kafka_bootstrap: str = "localhost:9092"
+    postgres_dsn: str = "postgresql://localhost:5432/inmail"
+    http_host: str = "127.0.0.1"
+    http_port: int = 0
+    instance: str = "0"
+    """Static member of the consumer group: the same process after a restart keeps its partitions without a rebalance."""
+
+    batch_records_max: int = Field(2_000, ge=1)
+    batch_wait_ms: int = Field(50, ge=1)
+    """How long a poll waits for the first record."""
+    outbox_batches_max: int = Field(2, ge=1)
+    """Committed batches that may wait for the broker's acknowledgement before the next one is held back."""
+    attempts_max: int = Field(3, ge=1)
+    """Failures of a record on its own before it becomes a dead letter."""
+    parked_seconds_max: float = Field(24 * 3600, gt=0)
+    inbox_days: int = Field(35, ge=1)
+    """How long an event id is remembered: longer than the longest retention of an input topic."""
+    clock_skew_seconds_max: float = Field(300, ge=0)
+
+    session_timeout_ms: int = 10_000
+    heartbeat_interval_ms: int = 2_000
+    rebalance_timeout_ms: int = 30_000
+    request_timeout_ms: int = 15_000
+    retry_seconds_min: float = 0.2
+    retry_seconds_max: float = 5.0
+    drain_seconds_max: float = 10.0
+    sweep_seconds: float = Field(1.0, gt=0)
+    """How often lag is measured, parked records expire and acknowledged outbox rows are deleted while nothing comes."""
+    progress_seconds_max: float = 60.0
+    """A loop that has not turned for so long is stuck: its process ends and is started anew."""
+    deaf_seconds_max: float = 20.0
+    """A consumer that has lag and receives nothing for so long is deaf: it is closed and opened anew."""
+
+    pool_connections_max: int = Field(6, ge=3)
+    connect_timeout_ms: int = 5_000
+    statement_timeout_ms: int = 8_000
+    lock_timeout_ms: int = 2_000
+    transaction_timeout_ms: int = 9_000
+    idle_in_transaction_timeout_ms: int = 5_000
+
+    ingestion_url: str = ""
+    credits_url: str = ""
+
+    @model_validator(mode="after")
+    def _frozen_owner_lets_go(self) -> "Settings":
+        """A stopped owner must lose its row locks before the group gives its partitions to another."""
+        limits = {
+            "transaction_timeout_ms": self.transaction_timeout_ms,
+            "idle_in_transaction_timeout_ms": self.idle_in_transaction_timeout_ms,
+            "lock_timeout_ms": self.lock_timeout_ms,
+        }
+        for name, value in limits.items():
+            if value >= self.session_timeout_ms:
+                message = (
+                    f"INMAIL_{name.upper()} is {value}, but must be below INMAIL_SESSION_TIMEOUT_MS "
+                    f"({self.session_timeout_ms}): lower the first or raise the second"
+                )
+                raise ValueError(message)
+        return self

@@ -1,0 +1,276 @@
+"""The consumer: a small state machine that claims what the group assigns, and works it batch by batch.
+
+assigned -> claim (epoch + 1, send what the last owner left, seek) -> poll -> process -> publish -> poll ...
+revoked  -> the batch in hand ends, then the claims are dropped
+fenced, publisher failed, deaf -> `run` raises; the service opens a new consumer and claims anew
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
+
+from shared.health import Health
+from shared.metrics import Metrics
+from shared.postgres import acquire, is_fault, retry_until, transaction
+from shared.settings import Settings
+from shared.stream import outbox
+from shared.stream.offsets import Claim, claim
+from shared.stream.offsets import TopicPartition as Slot
+from shared.stream.outbox import Publication
+from shared.stream.processor import Processor
+from shared.stream.publisher import Publisher
+from shared.stream.records import Position, RawRecord
+
+logger = logging.getLogger(__name__)
+
+_FETCH_BYTES_MAX = 1_048_576
+_PURGE_EVERY_SWEEPS = 60
+
+
+class DeafConsumerError(Exception):
+    """Records wait on the broker, and none has come for too long."""
+
+
+def consumer_options(settings: Settings, *, service: str) -> dict[str, object]:
+    """The effective options of every consumer; the defaults of two of them would lose events."""
+    return {
+        "bootstrap_servers": settings.kafka_bootstrap,
+        "group_id": f"inmail-{service}",
+        "group_instance_id": f"{service}-{settings.instance}",
+        "client_id": f"{service}-{settings.instance}",
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "partition_assignment_strategy": (RangePartitionAssignor,),
+        "session_timeout_ms": settings.session_timeout_ms,
+        "heartbeat_interval_ms": settings.heartbeat_interval_ms,
+        "rebalance_timeout_ms": settings.rebalance_timeout_ms,
+        "request_timeout_ms": settings.request_timeout_ms,
+        "max_poll_interval_ms": 10 * settings.rebalance_timeout_ms,
+        "max_partition_fetch_bytes": _FETCH_BYTES_MAX,
+        "fetch_max_wait_ms": settings.batch_wait_ms,
+    }
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
+    """Only notes what happened: exceptions in these callbacks are swallowed, so no claim depends on them."""
+
+    def __init__(self, consumer: "StreamConsumer") -> None:
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        del revoked  # eager assignors take everything
+        await self._consumer.release()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._consumer.assigned({(tp.topic, tp.partition) for tp in assigned})
+
+
+class StreamConsumer:
+    """One member of a service's consumer group."""
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        topics: Iterable[str],
+        processor: Processor,
+        publisher: Publisher,
+        pool: asyncpg.Pool,
+        settings: Settings,
+        metrics: Metrics,
+        health: Health,
+    ) -> None:
+        self._service = service
+        self._health = health
+        self._topics = list(topics)
+        self._processor = processor
+        self._publisher = publisher
+        self._pool = pool
+        self._settings = settings
+        self._metrics = metrics
+        self._consumer = AIOKafkaConsumer(**consumer_options(settings, service=service))
+        self._wanted: set[Slot] | None = None
+        self._claims: dict[Slot, Claim] = {}
+        self._working = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._heard_at = time.monotonic()
+        self._swept_at = 0.0
+        self._sweeps = 0
+
+    @property
+    def claims(self) -> Mapping[Slot, Claim]:
+        """The partitions this process holds."""
+        return self._claims
+
+    # Called by the rebalance listener
+
+    def assigned(self, slots: set[Slot]) -> None:
+        """Note the group's decision; the loop claims."""
+        self._wanted = slots
+        self._metrics.rebalances.inc()
+
+    async def release(self) -> None:
+        """Let the batch in hand end, and hold nothing any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds_max), self._working:
+                await self._publisher.drain()
+        self._claims = {}
+
+    # The loop
+
+    def stop(self) -> None:
+        """Ask `run` to end after the batch in hand."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop`.
+
+        Raises:
+            FenceRejectedError, DeafConsumerError, RetentionPassedError, KafkaError: start a new consumer, or end.
+
+        """
+        self._consumer.subscribe(self._topics, listener=_Listener(self))
+        await self._consumer.start()
+        try:
+            while not self._stopping.is_set():
+                self._publisher.check()
+                self._progress()
+                await self._turn()
+            await self._finish()
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.drain_seconds_max):
+                    await self._consumer.stop()
+
+    async def _turn(self) -> None:
+        if self._wanted is not None:
+            wanted, self._wanted = self._wanted, None
+            await self._with_patience(lambda: self._claim(wanted))
+        if not self._claims:
+            await asyncio.sleep(self._settings.batch_wait_ms / 1000)
+            return
+        slots = [TopicPartition(*slot) for slot in self._claims]
+        fetched = await self._consumer.getmany(
+            *slots, timeout_ms=self._settings.batch_wait_ms, max_records=self._settings.batch_records_max
+        )
+        async with self._working:
+            if fetched:
+                self._heard_at = time.monotonic()
+                records = _in_order(fetched)
+                await self._with_patience(lambda: self._process(records))
+            if time.monotonic() - self._swept_at >= self._settings.sweep_seconds:
+                await self._with_patience(self._sweep)
+                self._swept_at = time.monotonic()
+
+    async def _process(self, records: list[RawRecord]) -> None:
+        held = [r for r in records if (r.position.topic, r.position.partition) in self._claims]
+        self._processor.sent(self._publisher.take_sent())
+        await self._processor.process(held, self._claims)
+
+    async def _claim(self, slots: set[Slot]) -> None:
+        """Take the partitions over, send what their last owner left, and start where it stopped."""
+        partitions = [TopicPartition(*slot) for slot in sorted(slots)]
+        self._claims = {}
+        if not partitions:
+            self._health.waiting_for, self._health.partitions = None, 0  # a spare member, ready to take over
+            return
+        beginnings = await self._consumer.beginning_offsets(partitions)
+        async with transaction(self._pool) as connection:
+            claims = await claim(
+                connection, self._service, {(tp.topic, tp.partition): o for tp, o in beginnings.items()}
+            )
+        async with acquire(self._pool) as connection:
+            left = await outbox.left_behind(connection, slots, unsourced=(self._topics[0], 0) in slots)
+        await self._publisher.put(Publication(left, claims))
+        for held in claims:
+            self._consumer.seek(TopicPartition(*held.slot), held.next_offset)
+        self._processor.claimed(slots)
+        self._claims = {held.slot: held for held in claims}
+        self._heard_at = time.monotonic()
+        self._health.waiting_for, self._health.partitions = None, len(claims)
+        logger.info("claimed %d partitions; %d outbox rows sent again", len(claims), len(left))
+
+    async def _sweep(self) -> None:
+        """Once in a while: gauges, expiry, acknowledged rows, a courtesy to lag tools, housekeeping."""
+        self._sweeps += 1
+        partitions = [TopicPartition(*slot) for slot in self._claims]
+        ends = await self._consumer.end_offsets(partitions)
+        lags = {slot: max(0, ends[TopicPartition(*slot)] - c.next_offset) for slot, c in self._claims.items()}
+        now = datetime.now(UTC)
+        for (topic, partition), lag in lags.items():
+            self._metrics.lag_records.labels(topic, str(partition)).set(lag)
+        behind = [(now - self._claims[s].newest_timestamp).total_seconds() for s, lag in lags.items() if lag]
+        self._metrics.lag_seconds.set(min(max(behind, default=0.0), 1e9))
+        if behind and time.monotonic() - self._heard_at > self._settings.deaf_seconds_max:
+            message = f"{sum(lags.values())} records wait and none came for {self._settings.deaf_seconds_max:.0f} s"
+            raise DeafConsumerError(message)
+        self._processor.sent(self._publisher.take_sent())
+        await self._processor.sweep(self._claims, {slot: now for slot, lag in lags.items() if not lag})
+        await self._observe_tables()
+        await self._commit_courtesy()
+        if self._sweeps % _PURGE_EVERY_SWEEPS == 0:
+            await self._processor.forget_expired()
+
+    async def _observe_tables(self) -> None:
+        async with acquire(self._pool) as connection:
+            records, age_seconds = await outbox.backlog(connection)
+            parked = await connection.fetchval("SELECT count(*) FROM parked")
+        self._metrics.outbox_records.set(records)
+        self._metrics.outbox_age_seconds.set(age_seconds)
+        self._metrics.parked_records.set(parked)
+        self._metrics.observe_pool(self._pool.get_size(), self._pool.get_idle_size())
+
+    async def _commit_courtesy(self) -> None:
+        """Kafka's committed offsets are for lag tools only; Postgres is the truth."""
+        with contextlib.suppress(KafkaError):
+            await self._consumer.commit({TopicPartition(*s): c.next_offset for s, c in self._claims.items()})
+
+    async def _with_patience(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Try again while the database is away: the records stay in hand and the group keeps its member."""
+
+        async def attempt() -> None:
+            self._progress()
+            await step()
+
+        await retry_until(
+            attempt,
+            what="Postgres",
+            settings=self._settings,
+            retriable=is_fault,
+            stopping=self._stopping.is_set,
+        )
+
+    def _progress(self) -> None:
+        self._health.turned()
+        self._metrics.progress_timestamp_seconds.set_to_current_time()
+
+    async def _finish(self) -> None:
+        await self._publisher.drain()
+        self._processor.sent(self._publisher.take_sent())
+        with contextlib.suppress(Exception):
+            await self._processor.sweep(self._claims, {})
+            await self._commit_courtesy()
+
+
+def _in_order(fetched: Mapping[TopicPartition, list[ConsumerRecord]]) -> list[RawRecord]:
+    """Records of all partitions, each partition's in its order."""
+    return [
+        RawRecord(
+            Position(r.topic, r.partition, r.offset),
+            datetime.fromtimestamp(r.timestamp / 1000, UTC),
+            r.key,
+            r.value,
+            tuple(r.headers),
+        )
+        for records in fetched.values()
+        for r in records
+    ]

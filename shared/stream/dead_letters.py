@@ -1,0 +1,64 @@
+"""Dead letters: what could not be processed, kept with its original bytes and published for the operators."""
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from shared.events.times import format_instant
+from shared.stream.effects import DeadLetter
+from shared.stream.records import REDRIVE_HEADER, Position
+
+_INSERT = """
+INSERT INTO dead_letter (identity, content_hash, reason, topic, partition, "offset", first_seen)
+SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::timestamptz[])
+ON CONFLICT (identity, content_hash) DO NOTHING
+RETURNING topic, partition, "offset"
+"""
+_REVIVE = """
+DELETE FROM dead_letter d USING unnest($1::bytea[], $2::bytea[]) AS n (identity, content_hash)
+WHERE d.identity = n.identity AND d.content_hash = n.content_hash
+"""
+
+Header = tuple[str, bytes]
+
+
+async def store_dead_letters(tx: asyncpg.Connection, dead: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """Keep the dead letters and return those not known before: only they are published."""
+    if not dead:
+        return []
+    rows = [
+        (
+            d.identity,
+            d.content_hash,
+            d.reason,
+            d.record.position.topic,
+            d.record.position.partition,
+            d.record.position.offset,
+            d.record.timestamp,
+        )
+        for d in dead
+    ]
+    inserted = await tx.fetch(_INSERT, *map(list, zip(*rows, strict=True)))
+    kept = {Position(row["topic"], row["partition"], row["offset"]) for row in inserted}
+    return [d for d in dead if d.record.position in kept]
+
+
+async def revive(tx: asyncpg.Connection, identities: Sequence[tuple[bytes, bytes]]) -> None:
+    """Forget dead letters (identity, content hash) that an operator sent back, so that a new failure is seen again."""
+    if identities:
+        await tx.execute(_REVIVE, [i for i, _ in identities], [h for _, h in identities])
+
+
+def dead_letter_headers(dead: DeadLetter) -> list[Header]:
+    """The original headers, which a redrive needs, and why and where the record failed."""
+    position = dead.record.position
+    original = [h for h in dead.record.headers if h[0] != REDRIVE_HEADER and not h[0].startswith("dlq-")]
+    return [
+        *original,
+        ("dlq-reason", dead.reason.encode()),
+        ("dlq-detail", dead.detail.encode()),
+        ("dlq-topic", position.topic.encode()),
+        ("dlq-partition", str(position.partition).encode()),
+        ("dlq-offset", str(position.offset).encode()),
+        ("dlq-first-seen", format_instant(dead.record.timestamp).encode()),
+    ]

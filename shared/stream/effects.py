@@ -1,0 +1,90 @@
+"""What a batch does besides a service's own tables. The kit stores it in the transaction that moves the position."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from shared.events import Event, EventData, derive, encode, source_of
+from shared.stream.records import AnyIncoming, Position, RawRecord
+
+
+@dataclass(slots=True)
+class OutboxRows:
+    """Encoded records for one topic, caused by one source partition, in order."""
+
+    keys: list[bytes] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be processed, and why; `detail` names fields and never values."""
+
+    record: RawRecord
+    reason: str
+    detail: str
+    identity: bytes
+    content_hash: bytes
+
+
+class Effects:
+    """Collects the outgoing events, dead letters and parked records of one batch."""
+
+    def __init__(self, service: str) -> None:
+        self._source = source_of(service)
+        self.outgoing: dict[tuple[str, int, str], OutboxRows] = {}
+        self.emitted: list[tuple[str, Event[EventData], Position]] = []
+        """What was emitted: topic, event, and the position of its cause."""
+        self.dead_letters: list[tuple[AnyIncoming, str, str]] = []
+        self.parked: dict[Position, tuple[AnyIncoming, str]] = {}
+        self.released: list[Position] = []
+        self.results: Counter[tuple[str, str, str]] = Counter()
+        """Events by (topic, type, result), for the counter of events."""
+        self.marks: dict[Position, str] = {}
+        """The result of each record that was not simply accepted."""
+
+    def emit(
+        self, topic: str, cause: AnyIncoming, data: EventData, *, at: datetime, index: int = 0
+    ) -> Event[EventData]:
+        """Publish `data` once the batch is committed.
+
+        `at` is the instant the fact happened. `index` tells apart several events of one type with one cause; it must
+        not depend on how records were batched.
+        """
+        origin = replace(cause.event, receivedtime=None) if cause.redriven else cause.event
+        event = derive(origin, data, source=self._source, at=at, received=cause.timestamp, index=index)
+        rows = self._rows(cause.position, topic)
+        rows.keys.append(event.subject.encode())
+        rows.payloads.append(encode(event))
+        self.emitted.append((topic, event, cause.position))
+        return event
+
+    def dead(self, incoming: AnyIncoming, reason: str, detail: str) -> None:
+        """Give a record up, with its original bytes; its identity is free again."""
+        self.dead_letters.append((incoming, reason, detail))
+
+    def park(self, incoming: AnyIncoming, wait_key: str) -> None:
+        """Keep a record until `release`, or until its time is over and it is dead-lettered as `ORPHANED`."""
+        self.parked[incoming.position] = (incoming, wait_key)
+        self.count(incoming, "parked")
+
+    def release(self, incoming: AnyIncoming) -> None:
+        """Say that a parked record was handled now."""
+        if self.parked.pop(incoming.position, None) is None:
+            self.released.append(incoming.position)
+
+    def duplicate(self, incoming: AnyIncoming) -> None:
+        """Count a repeat that the service itself recognised."""
+        self.count(incoming, "duplicate")
+
+    def count(self, incoming: AnyIncoming, result: str) -> None:
+        """Count an event's result other than `accepted`."""
+        self.results[incoming.position.topic, incoming.event.type, result] += 1
+        self.marks[incoming.position] = result
+
+    def _rows(self, source: Position, topic: str) -> OutboxRows:
+        slot = (source.topic, source.partition, topic)
+        rows = self.outgoing.get(slot)
+        if rows is None:
+            rows = self.outgoing[slot] = OutboxRows()
+        return rows

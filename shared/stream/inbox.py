@@ -1,0 +1,133 @@
+"""The inbox: an event has its effect once, however often it comes and under whatever event id its fact returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from hashlib import blake2b
+
+import asyncpg
+
+from shared.stream.records import AnyIncoming
+
+_INSERT = """
+INSERT INTO inbox (identity, content_hash, expires_on)
+SELECT identity, content_hash, expires_on
+FROM unnest($1::bytea[], $2::bytea[], $3::date[]) AS n (identity, content_hash, expires_on)
+ON CONFLICT (identity) DO NOTHING
+RETURNING identity
+"""
+_SELECT = "SELECT identity, content_hash FROM inbox WHERE identity = ANY($1)"
+_DELETE = "DELETE FROM inbox WHERE identity = ANY($1)"
+_DEAD = "SELECT identity, content_hash FROM dead_letter WHERE identity = ANY($1)"
+_PURGE = """
+DELETE FROM inbox WHERE identity = ANY(ARRAY(SELECT identity FROM inbox WHERE expires_on < $1 LIMIT $2))
+"""
+
+_PURGE_ROWS_MAX = 5_000
+
+
+def event_identity(source: str, event_id: str) -> bytes:
+    """16 bytes that stand for (`source`, `id`)."""
+    return blake2b(f"event\0{source}\0{event_id}".encode(), digest_size=16).digest()
+
+
+def business_identity(event_type: str, business_id: str) -> bytes:
+    """16 bytes that stand for (type, business id)."""
+    return blake2b(f"business\0{event_type}\0{business_id}".encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An event with what identifies it."""
+
+    incoming: AnyIncoming
+    identity: bytes
+    business: bytes | None
+    content_hash: bytes
+
+
+class BatchCutError(Exception):
+    """Two records of one batch claim the same identity: the second, at `index`, must see the first one's end."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"cut before record {index} of the batch")
+        self.index = index
+
+
+@dataclass(slots=True)
+class Screened:
+    """What the inbox says of a batch."""
+
+    fresh: list[Candidate] = field(default_factory=list)
+    duplicates: list[Candidate] = field(default_factory=list)
+    conflicts: list[Candidate] = field(default_factory=list)
+
+
+async def screen(tx: asyncpg.Connection, candidates: Sequence[Candidate], *, expires_on: date) -> Screened:
+    """Enter new identities and tell new events from repeats and from conflicts (R11).
+
+    Raises:
+        BatchCutError: the batch holds one identity with two contents, or a redriven repeat.
+
+    """
+    firsts, screened = _first_of_each(candidates)
+    entries: dict[bytes, tuple[bytes, date | None]] = {c.identity: (c.content_hash, expires_on) for c in firsts}
+    entries |= {c.business: (c.content_hash, None) for c in firsts if c.business is not None}
+    known = await _enter(tx, entries)
+    dead = {(row["identity"], row["content_hash"]) for row in await tx.fetch(_DEAD, [c.identity for c in firsts])}
+    forget: list[bytes] = []
+    for c in firsts:
+        stored = known.get(c.identity)
+        stored_business = known.get(c.business) if c.business is not None else None
+        entered = [i for i in (c.identity, c.business) if i is not None and i not in known]
+        if c.content_hash in (stored, stored_business) and stored in (None, c.content_hash):
+            screened.duplicates.append(c)
+        elif stored is not None or stored_business is not None:
+            screened.conflicts.append(c)
+            forget += entered
+        elif (c.identity, c.content_hash) in dead and not c.incoming.redriven:
+            screened.duplicates.append(c)
+            forget += entered
+        else:
+            screened.fresh.append(c)
+    await forget_identities(tx, forget)
+    return screened
+
+
+async def forget_identities(tx: asyncpg.Connection, identities: Sequence[bytes]) -> None:
+    """Free identities again, because their record became a dead letter."""
+    if identities:
+        await tx.execute(_DELETE, identities)
+
+
+async def purge(connection: asyncpg.Connection, before: date) -> None:
+    """Forget some of the event identities that expired before `before`; bounded, so that it never holds others up."""
+    await connection.execute(_PURGE, before, _PURGE_ROWS_MAX)
+
+
+def _first_of_each(candidates: Sequence[Candidate]) -> tuple[list[Candidate], Screened]:
+    screened = Screened()
+    firsts: list[Candidate] = []
+    seen: dict[bytes, bytes] = {}
+    for index, c in enumerate(candidates):
+        hashes = {seen[i] for i in (c.identity, c.business) if i is not None and i in seen}
+        if not hashes:
+            firsts.append(c)
+        elif hashes == {c.content_hash} and not c.incoming.redriven and c.identity in seen:
+            screened.duplicates.append(c)
+        else:
+            raise BatchCutError(index)
+        seen[c.identity] = c.content_hash
+        if c.business is not None:
+            seen[c.business] = c.content_hash
+    return firsts, screened
+
+
+async def _enter(tx: asyncpg.Connection, entries: dict[bytes, tuple[bytes, date | None]]) -> dict[bytes, bytes]:
+    """Insert identities, in order so that two processes cannot deadlock; return those known before, with hashes."""
+    ordered = sorted(entries)
+    inserted = await tx.fetch(_INSERT, ordered, [entries[i][0] for i in ordered], [entries[i][1] for i in ordered])
+    if len(inserted) == len(ordered):
+        return {}
+    missing = entries.keys() - {row["identity"] for row in inserted}
+    return {row["identity"]: row["content_hash"] for row in await tx.fetch(_SELECT, list(missing))}

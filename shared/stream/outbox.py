@@ -1,0 +1,117 @@
+"""The outbox: what a batch publishes, committed with its effects and deleted once the broker has acknowledged it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import orjson
+
+from shared.events import STRUCTURED_HEADERS
+from shared.stream.effects import OutboxRows
+from shared.stream.offsets import Claim, TopicPartition
+
+_INSERT = """
+INSERT INTO outbox (source_topic, source_partition, topic, keys, payloads, headers)
+VALUES ($1, $2, $3, $4, $5, $6) RETURNING outbox_id
+"""
+_DELETE = "DELETE FROM outbox WHERE outbox_id = ANY($1)"
+_LEFT = """
+SELECT outbox_id, topic, keys, payloads, headers FROM outbox
+WHERE (source_topic, source_partition) IN (SELECT * FROM unnest($1::text[], $2::int[])) OR (source_topic IS NULL AND $3)
+ORDER BY outbox_id
+"""
+_BACKLOG = """
+SELECT coalesce(sum(cardinality(keys)), 0)::bigint AS records,
+       coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS age_seconds
+FROM outbox
+"""
+
+Headers = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A committed row: records for one topic, in order. `headers` per record, None for a structured CloudEvent's."""
+
+    outbox_id: int
+    topic: str
+    keys: Sequence[bytes | None]
+    payloads: Sequence[bytes | None]
+    headers: Sequence[Headers] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """Rows to publish in order, and the claims under which they were written."""
+
+    rows: Sequence[OutboxRow]
+    claims: Sequence[Claim] = field(default_factory=tuple)
+
+
+async def enqueue(tx: asyncpg.Connection, topic: str, key: bytes, payload: bytes) -> OutboxRow:
+    """Write one structured event from outside the stream (an HTTP request); publish the row after the commit."""
+    outbox_id = await tx.fetchval(_INSERT, None, None, topic, [key], [payload], None)
+    return OutboxRow(outbox_id, topic, [key], [payload])
+
+
+async def store_outgoing(tx: asyncpg.Connection, outgoing: dict[tuple[str, int, str], OutboxRows]) -> list[OutboxRow]:
+    """Write one row per source partition and topic, all in one round trip."""
+    if not outgoing:
+        return []
+    slots = list(outgoing.items())
+    arguments = [(topic, partition, target, r.keys, r.payloads, None) for (topic, partition, target), r in slots]
+    ids = await tx.fetchmany(_INSERT, arguments)
+    return [
+        OutboxRow(row["outbox_id"], target, r.keys, r.payloads)
+        for row, ((_, _, target), r) in zip(ids, slots, strict=True)
+    ]
+
+
+async def store_raw(
+    tx: asyncpg.Connection,
+    source: TopicPartition,
+    topic: str,
+    records: Sequence[tuple[bytes | None, bytes | None, Headers]],
+) -> OutboxRow:
+    """Write records that keep bytes and headers of their own: dead letters."""
+    keys, payloads = [key for key, _, _ in records], [value for _, value, _ in records]
+    packed = [orjson.dumps([[name, value.hex()] for name, value in headers]) for _, _, headers in records]
+    outbox_id = await tx.fetchval(_INSERT, *source, topic, keys, payloads, packed)
+    return OutboxRow(outbox_id, topic, keys, payloads, [headers for _, _, headers in records])
+
+
+async def delete_sent(tx: asyncpg.Connection, outbox_ids: Sequence[int]) -> None:
+    """Forget rows that the broker has acknowledged."""
+    if outbox_ids:
+        await tx.execute(_DELETE, outbox_ids)
+
+
+async def left_behind(
+    connection: asyncpg.Connection, slots: Iterable[TopicPartition], *, unsourced: bool
+) -> list[OutboxRow]:
+    """What the last owner of these partitions committed and may not have published, in order."""
+    wanted = list(slots)
+    rows = await connection.fetch(_LEFT, [t for t, _ in wanted], [p for _, p in wanted], unsourced)
+    return [_row(row) for row in rows]
+
+
+async def backlog(connection: asyncpg.Connection) -> tuple[int, float]:
+    """Records that wait in the outbox, and the age of the oldest in seconds."""
+    (row,) = await connection.fetch(_BACKLOG)
+    return row["records"], row["age_seconds"]
+
+
+def record_headers(row: OutboxRow, index: int) -> Headers:
+    """The headers of one record of a row."""
+    return STRUCTURED_HEADERS if row.headers is None else row.headers[index]
+
+
+def _row(row: Any) -> OutboxRow:
+    packed = row["headers"]
+    headers = None if packed is None else [_unpack(item) for item in packed]
+    return OutboxRow(row["outbox_id"], row["topic"], row["keys"], row["payloads"], headers)
+
+
+def _unpack(packed: bytes) -> Headers:
+    return [(name, bytes.fromhex(value)) for name, value in orjson.loads(packed)]

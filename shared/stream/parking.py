@@ -1,0 +1,105 @@
+"""Records that wait for a fact which has not come: kept with their original bytes, in the order of arrival."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+import orjson
+
+from shared.events import decode
+from shared.stream.records import AnyIncoming, Incoming, Position
+
+_INSERT = """
+INSERT INTO parked (topic, partition, "offset", wait_key, record_timestamp, expires_at, redriven, key, value, headers)
+SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::timestamptz[], $6::timestamptz[],
+                     $7::boolean[], $8::bytea[], $9::bytea[], $10::bytea[])
+ON CONFLICT DO NOTHING
+"""
+
+_COLUMNS = 'topic, partition, "offset", wait_key, record_timestamp, redriven, key, value, headers'
+
+_LOAD = f"""
+SELECT {_COLUMNS} FROM parked WHERE wait_key = ANY($1) ORDER BY record_timestamp, topic, partition, "offset"
+"""  # noqa: S608  only constants are put in
+
+_DELETE = """
+DELETE FROM parked p USING unnest($1::text[], $2::int[], $3::bigint[]) AS n (topic, partition, "offset")
+WHERE p.topic = n.topic AND p.partition = n.partition AND p."offset" = n."offset"
+"""
+
+_EXPIRED = f"""
+DELETE FROM parked p USING unnest($1::text[], $2::int[], $3::timestamptz[]) AS n (topic, partition, clock)
+WHERE p.topic = n.topic AND p.partition = n.partition AND p.expires_at <= n.clock
+RETURNING {", ".join("p." + column for column in _COLUMNS.split(", "))}
+"""  # noqa: S608  only constants are put in
+
+
+_NEXT = "SELECT topic, partition, min(expires_at) AS expires_at FROM parked GROUP BY topic, partition"
+
+
+async def load_parked(tx: asyncpg.Connection, wait_keys: Iterable[str]) -> dict[str, list[AnyIncoming]]:
+    """The records that wait for any of `wait_keys`, by key, in order of arrival."""
+    parked: dict[str, list[AnyIncoming]] = {}
+    for row in await tx.fetch(_LOAD, list(wait_keys)):
+        parked.setdefault(row["wait_key"], []).append(_incoming(row))
+    return parked
+
+
+async def store_parked(
+    tx: asyncpg.Connection, parked: Sequence[tuple[AnyIncoming, str]], *, seconds_max: float
+) -> None:
+    """Keep records until a fact comes, or `seconds_max` after their own timestamps."""
+    if not parked:
+        return
+    kept = timedelta(seconds=seconds_max)
+    rows = [
+        (
+            incoming.position.topic,
+            incoming.position.partition,
+            incoming.position.offset,
+            wait_key,
+            incoming.timestamp,
+            incoming.timestamp + kept,
+            incoming.redriven,
+            incoming.key,
+            incoming.value,
+            orjson.dumps([[name, value.hex()] for name, value in incoming.headers]),
+        )
+        for incoming, wait_key in parked
+    ]
+    await tx.execute(_INSERT, *map(list, zip(*rows, strict=True)))
+
+
+async def delete_parked(tx: asyncpg.Connection, positions: Sequence[Position]) -> None:
+    """Forget parked records that were handled."""
+    if positions:
+        await tx.execute(
+            _DELETE, [p.topic for p in positions], [p.partition for p in positions], [p.offset for p in positions]
+        )
+
+
+async def expire_parked(tx: asyncpg.Connection, clocks: Sequence[tuple[str, int, datetime]]) -> list[AnyIncoming]:
+    """Take out the records whose time is over by the clock of their partition (topic, partition, clock)."""
+    rows = await tx.fetch(_EXPIRED, [c[0] for c in clocks], [c[1] for c in clocks], [c[2] for c in clocks])
+    return sorted(
+        (_incoming(row) for row in rows), key=lambda r: (r.position.topic, r.position.partition, r.position.offset)
+    )
+
+
+async def next_expiries(tx: asyncpg.Connection) -> dict[tuple[str, int], datetime]:
+    """When the first parked record of each partition expires."""
+    return {(row["topic"], row["partition"]): row["expires_at"] for row in await tx.fetch(_NEXT)}
+
+
+def _incoming(row: Any) -> AnyIncoming:
+    headers = tuple((name, bytes.fromhex(value)) for name, value in orjson.loads(row["headers"]))
+    return Incoming(
+        position=Position(row["topic"], row["partition"], row["offset"]),
+        timestamp=row["record_timestamp"],
+        event=decode(row["value"], key=row["key"], headers=headers, topic=row["topic"]),
+        key=row["key"],
+        value=row["value"],
+        headers=headers,
+        redriven=row["redriven"],
+    )

@@ -1,0 +1,438 @@
+"""The processor: one batch, one Postgres transaction; fence, inbox, effects, dead letters, outbox, commit."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Protocol
+
+import asyncpg
+
+from shared.events import InvalidRecordError, content_hash, decode
+from shared.metrics import Metrics
+from shared.postgres import acquire, is_fault, transaction
+from shared.settings import Settings
+from shared.stream import dead_letters, inbox, outbox, parking
+from shared.stream.effects import DeadLetter, Effects
+from shared.stream.inbox import BatchCutError, Candidate
+from shared.stream.offsets import LONG_AGO, Claim, FenceRejectedError, Move, TopicPartition, fence
+from shared.stream.outbox import OutboxRow, Publication
+from shared.stream.records import AnyIncoming, Incoming, Position, RawRecord
+from shared.topics import dead_letters as dead_letter_topic
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """How a service reads a topic.
+
+    `dedupe`: the kit's inbox drops repeats; without it the topic's writer numbers its keys and the handler does.
+    `upstream`: written outside this system, so times are held against the broker's clock (R22).
+    `owns_dead_letters`: what cannot be decoded is this service's dead letter; otherwise another reader's.
+    """
+
+    topic: str
+    dedupe: bool
+    upstream: bool = False
+    owns_dead_letters: bool = True
+
+
+class Handler(Protocol):
+    """What a service does with a batch of events."""
+
+    async def prepare(self, batch: Sequence[AnyIncoming]) -> None:
+        """Do slow work that needs no transaction. May be called again for the same records."""
+
+    async def handle(self, tx: asyncpg.Connection, batch: Sequence[AnyIncoming], effects: Effects) -> None:
+        """Apply the batch to the service's tables and say in `effects` what else it does. All or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that is no valid event."""
+
+    record: RawRecord
+    error: InvalidRecordError
+
+
+Decoded = AnyIncoming | Rejected
+
+
+@dataclass(slots=True)
+class Batch:
+    """Decoded records in order of arrival, per partition as on the broker."""
+
+    items: Sequence[Decoded]
+    moves: list[Move]
+    clocks: dict[TopicPartition, datetime] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a transaction has done: rows to publish, and what it counted."""
+
+    effects: Effects
+    rows: list[OutboxRow]
+    dead: list[DeadLetter]
+    results: Counter[tuple[str, str, str]]
+
+
+class _RolledBackError(Exception):
+    """Ends a dry run's transaction."""
+
+
+class Processor:
+    """Applies records of the partitions that this process holds. Knows nothing of the broker."""
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        reads: Sequence[Read],
+        handler: Handler,
+        pool: asyncpg.Pool,
+        settings: Settings,
+        metrics: Metrics,
+        publish: Callable[[Publication], Awaitable[None]],
+    ) -> None:
+        self._service = service
+        self._reads = {read.topic: read for read in reads}
+        self._handler = handler
+        self._pool = pool
+        self._settings = settings
+        self._metrics = metrics
+        self._publish = publish
+        self._next_expiry: dict[TopicPartition, datetime] = {}
+        self._sent: list[int] = []
+
+    def sent(self, outbox_ids: Sequence[int]) -> None:
+        """Say which outbox rows the broker has; the next transaction deletes them."""
+        self._sent += outbox_ids
+
+    async def process(self, records: Sequence[RawRecord], claims: Mapping[TopicPartition, Claim]) -> list[Outcome]:
+        """Apply records exactly once and hand what they publish to the publisher. Moves the claims.
+
+        Records below a claim's position are left out, so a call that failed half-way can be repeated.
+
+        Raises:
+            FenceRejectedError: another process owns one of the partitions; nothing of its transaction stands.
+            Exception: a fault of the database (`shared.postgres.is_fault`): call again.
+
+        """
+        decoded = [
+            self._decode(r)
+            for r in records
+            if r.position.offset >= claims[r.position.topic, r.position.partition].next_offset
+        ]
+        return await self._attempt(decoded, claims, attempt=1) if decoded else []
+
+    async def sweep(self, claims: Mapping[TopicPartition, Claim], clocks: Mapping[TopicPartition, datetime]) -> None:
+        """Without new records: expire what is parked by the given clocks, delete what was sent."""
+        moves = [Move(c, c.next_offset, c.newest_timestamp) for c in claims.values()]
+        if moves and (clocks or self._sent):
+            await self._commit(Batch([], moves, dict(clocks)))
+
+    async def dry_run(self, records: Sequence[RawRecord]) -> Outcome:
+        """What records would do, without a trace: the transaction is rolled back."""
+        batch = Batch([self._decode(r) for r in records], [])
+        await self._handler.prepare([d for d in batch.items if isinstance(d, Incoming)])
+        async with acquire(self._pool) as connection:
+            with suppress(_RolledBackError):
+                async with connection.transaction():
+                    outcome = await self._apply(connection, batch)
+                    raise _RolledBackError
+        return outcome
+
+    def claimed(self, slots: Iterable[TopicPartition]) -> None:
+        """Say that partitions were taken over: what their last owner parked may expire at any time."""
+        for slot in slots:
+            self._next_expiry.pop(slot, None)
+
+    async def forget_expired(self) -> None:
+        """Housekeeping of the inbox, in a bounded step."""
+        before = datetime.now(UTC).date()
+        async with acquire(self._pool) as connection:
+            await inbox.purge(connection, before)
+
+    # Attempts
+
+    async def _attempt(
+        self, items: Sequence[Decoded], claims: Mapping[TopicPartition, Claim], *, attempt: int
+    ) -> list[Outcome]:
+        """One transaction; after a failure of the data, halves, down to the record that fails alone."""
+        try:
+            return [await self._commit(self._batch(items, claims))]
+        except BatchCutError as cut:
+            first, second = items[: cut.index], items[cut.index :]
+        except FenceRejectedError:
+            raise
+        except Exception as error:
+            if is_fault(error):
+                raise
+            logger.warning(
+                "%d records failed with %s, attempt %d",
+                len(items),
+                type(error).__name__,
+                attempt,
+                exc_info=len(items) == 1,
+            )
+            if len(items) == 1:
+                return await self._alone(items[0], claims, attempt=attempt, error=error)
+            first, second = items[: len(items) // 2], items[len(items) // 2 :]
+        return await self._attempt(first, claims, attempt=1) + await self._attempt(second, claims, attempt=1)
+
+    async def _alone(
+        self, item: Decoded, claims: Mapping[TopicPartition, Claim], *, attempt: int, error: Exception
+    ) -> list[Outcome]:
+        if attempt < self._settings.attempts_max:
+            return await self._attempt([item], claims, attempt=attempt + 1)
+        detail = f"failed {attempt} times alone with {type(error).__name__}"
+        poison = _poison(item, detail)
+        return [await self._commit(self._batch([poison], claims))]
+
+    # One transaction
+
+    async def _commit(self, batch: Batch) -> Outcome:
+        started = time.perf_counter()
+        sent, self._sent = self._sent, []
+        try:
+            await self._handler.prepare([d for d in batch.items if isinstance(d, Incoming)])
+            async with transaction(self._pool) as connection:
+                await fence(connection, self._service, batch.moves)
+                await outbox.delete_sent(connection, sent)
+                outcome = await self._apply(connection, batch)
+        except BaseException as error:
+            self._sent = sent + self._sent
+            if isinstance(error, FenceRejectedError):
+                self._metrics.fence_rejections.inc()
+            raise
+        for move in batch.moves:
+            move.claim.next_offset = move.next_offset
+            move.claim.newest_timestamp = move.newest_timestamp
+        self._observe(batch, outcome, time.perf_counter() - started)
+        await self._publish(Publication(outcome.rows, [move.claim for move in batch.moves]))
+        return outcome
+
+    async def _apply(self, tx: asyncpg.Connection, batch: Batch) -> Outcome:
+        effects = Effects(self._service)
+        dead: list[DeadLetter] = []
+        expired = await self._expire(tx, batch.clocks)
+        for incoming in expired:
+            effects.dead(
+                incoming, "ORPHANED", f"the fact it needs did not come in {self._settings.parked_seconds_max:.0f} s"
+            )
+        rejected = [item for item in batch.items if isinstance(item, Rejected)]
+        await self._revive(tx, batch.items)
+        accepted = await self._screen(tx, [i for i in batch.items if isinstance(i, Incoming)], effects, dead)
+        if accepted:
+            await self._handler.handle(tx, accepted, effects)
+        await self._settle(tx, effects, dead, expired)
+        dead += [_dead_of(r) for r in rejected if self._reads[r.record.position.topic].owns_dead_letters]
+        kept = await dead_letters.store_dead_letters(tx, dead)
+        rows = await outbox.store_outgoing(tx, effects.outgoing)
+        rows += await self._store_dead(tx, kept)
+        return Outcome(effects, rows, kept, self._results(batch, effects, kept))
+
+    async def _screen(
+        self, tx: asyncpg.Connection, incomings: Sequence[AnyIncoming], effects: Effects, dead: list[DeadLetter]
+    ) -> list[AnyIncoming]:
+        """The events that take effect now, in order of arrival."""
+        screened_topics = {topic for topic, read in self._reads.items() if read.dedupe}
+        candidates = [_candidate(i) for i in incomings if i.position.topic in screened_topics]
+        if not candidates:
+            return list(incomings)
+        expires_on = (datetime.now(UTC) + timedelta(days=self._settings.inbox_days)).date()
+        screened = await inbox.screen(tx, candidates, expires_on=expires_on)
+        for c in screened.duplicates:
+            effects.duplicate(c.incoming)
+        dead += [
+            DeadLetter(
+                c.incoming.raw,
+                "ID_CONFLICT",
+                "the same identity with other content was taken first",
+                c.identity,
+                c.content_hash,
+            )
+            for c in screened.conflicts
+        ]
+        fresh = set()
+        for c in screened.fresh:
+            if self._skewed(c.incoming):
+                effects.dead(
+                    c.incoming,
+                    "CLOCK_SKEW",
+                    f"time: more than {self._settings.clock_skew_seconds_max:.0f} s after the broker's timestamp",
+                )
+            else:
+                fresh.add(c.incoming.position)
+        return [i for i in incomings if i.position.topic not in screened_topics or i.position in fresh]
+
+    async def _settle(
+        self, tx: asyncpg.Connection, effects: Effects, dead: list[DeadLetter], expired: Sequence[AnyIncoming]
+    ) -> None:
+        """Store what is parked, and free the identities of what the handler gave up."""
+        forget: list[bytes] = []
+        released = list(effects.released)
+        gone = {i.position for i in expired}
+        for incoming, reason, detail in effects.dead_letters:
+            c = _candidate(incoming)
+            dead.append(DeadLetter(incoming.raw, reason, detail, c.identity, c.content_hash))
+            forget += [c.identity] if c.business is None else [c.identity, c.business]
+            if incoming.position not in gone and effects.parked.pop(incoming.position, None) is None:
+                released.append(incoming.position)
+        await inbox.forget_identities(tx, forget)
+        await parking.delete_parked(tx, released)
+        parked = list(effects.parked.values())
+        await parking.store_parked(tx, parked, seconds_max=self._settings.parked_seconds_max)
+        for incoming, _ in parked:
+            slot = (incoming.position.topic, incoming.position.partition)
+            expiry = incoming.timestamp + timedelta(seconds=self._settings.parked_seconds_max)
+            self._next_expiry[slot] = min(self._next_expiry.get(slot, expiry), expiry)
+
+    async def _expire(self, tx: asyncpg.Connection, clocks: Mapping[TopicPartition, datetime]) -> list[AnyIncoming]:
+        due = [(*slot, clock) for slot, clock in clocks.items() if clock >= self._next_expiry.get(slot, LONG_AGO)]
+        if not due:
+            return []
+        expired = await parking.expire_parked(tx, due)
+        upcoming = await parking.next_expiries(tx)
+        far = datetime.max.replace(tzinfo=UTC)
+        for topic, partition, _ in due:
+            self._next_expiry[topic, partition] = upcoming.get((topic, partition), far)
+        return expired
+
+    async def _revive(self, tx: asyncpg.Connection, items: Sequence[Decoded]) -> None:
+        """Forget earlier deaths of redriven records, so that they may live, or fail visibly again."""
+        again = [_identity_of(item) for item in items if (item if isinstance(item, Incoming) else item.record).redriven]
+        await dead_letters.revive(tx, again)
+
+    async def _store_dead(self, tx: asyncpg.Connection, kept: Sequence[DeadLetter]) -> list[OutboxRow]:
+        by_source: dict[TopicPartition, list[DeadLetter]] = {}
+        for d in kept:
+            by_source.setdefault((d.record.position.topic, d.record.position.partition), []).append(d)
+        topic = dead_letter_topic(self._service)
+        return [
+            await outbox.store_raw(
+                tx, source, topic, [(d.record.key, d.record.value, dead_letters.dead_letter_headers(d)) for d in group]
+            )
+            for source, group in by_source.items()
+        ]
+
+    # Pieces
+
+    def _decode(self, record: RawRecord) -> Decoded:
+        try:
+            event = decode(record.value, key=record.key, headers=record.headers, topic=record.position.topic)
+        except InvalidRecordError as error:
+            return Rejected(record, error)
+        return Incoming(
+            record.position,
+            record.timestamp,
+            event,
+            record.key or b"",
+            record.value or b"",
+            record.headers,
+            record.redriven if record.headers else False,
+        )
+
+    def _batch(self, items: Sequence[Decoded], claims: Mapping[TopicPartition, Claim]) -> Batch:
+        ends: dict[TopicPartition, int] = {}
+        oldest: dict[TopicPartition, datetime] = {}
+        newest: dict[TopicPartition, datetime] = {}
+        for item in items:
+            position, timestamp = (
+                (item.position, item.timestamp)
+                if isinstance(item, Incoming)
+                else (item.record.position, item.record.timestamp)
+            )
+            slot = (position.topic, position.partition)
+            ends[slot] = position.offset + 1
+            oldest.setdefault(slot, timestamp)
+            newest[slot] = timestamp
+        moves = [
+            Move(claims[slot], end, max(newest[slot], claims[slot].newest_timestamp)) for slot, end in ends.items()
+        ]
+        clocks = {slot: max(oldest[slot], claims[slot].newest_timestamp) for slot in ends}
+        return Batch(items, moves, clocks)
+
+    def _skewed(self, incoming: AnyIncoming) -> bool:
+        if not self._reads[incoming.position.topic].upstream:
+            return False
+        return (incoming.event.time - incoming.timestamp).total_seconds() > self._settings.clock_skew_seconds_max
+
+    def _results(self, batch: Batch, effects: Effects, kept: Sequence[DeadLetter]) -> Counter[tuple[str, str, str]]:
+        """Events by (topic, type, result)."""
+        results: Counter[tuple[str, str, str]] = Counter(effects.results)
+        types: dict[Position, str] = {}
+        for item in batch.items:
+            if isinstance(item, Incoming):
+                types[item.position] = item.event.type
+                results[item.position.topic, item.event.type, "accepted"] += 1
+            elif not self._reads[item.record.position.topic].owns_dead_letters:
+                results[item.record.position.topic, "invalid", "ignored"] += 1
+        for (topic, event_type, _), count in effects.results.items():
+            results[topic, event_type, "accepted"] -= count
+        for d in kept:
+            event_type = types.get(d.record.position, "invalid")
+            results[d.record.position.topic, event_type, "dead_letter"] += 1
+            if d.record.position in types:
+                results[d.record.position.topic, event_type, "accepted"] -= 1
+        return +results
+
+    def _observe(self, batch: Batch, outcome: Outcome, seconds: float) -> None:
+        metrics = self._metrics
+        for (topic, event_type, result), count in outcome.results.items():
+            metrics.events.labels(self._service, topic, event_type, result).inc(count)
+            if result == "duplicate":
+                metrics.duplicates.inc(count)
+        for d in outcome.dead:
+            metrics.dead_letters.labels(d.record.position.topic, d.reason).inc()
+        if not batch.items:
+            return
+        now = datetime.now(UTC)
+        events = [item for item in batch.items if isinstance(item, Incoming)]
+        metrics.processing_seconds.observe([seconds])
+        metrics.batch_records.observe([len(batch.items)])
+        metrics.end_to_end_seconds.observe(
+            [(now - (i.event.receivedtime or i.timestamp)).total_seconds() for i in events]
+        )
+        metrics.event_age_seconds.observe([(now - i.event.time).total_seconds() for i in events])
+
+
+def _candidate(incoming: AnyIncoming) -> Candidate:
+    event = incoming.event
+    business_field = event.data.business_id_field
+    business = None
+    if business_field is not None:
+        business = inbox.business_identity(event.type, getattr(event.data, business_field))
+    return Candidate(incoming, inbox.event_identity(event.source, event.id), business, content_hash(event))
+
+
+def _poison(item: Decoded, detail: str) -> Rejected:
+    if isinstance(item, Rejected):
+        return Rejected(item.record, InvalidRecordError("PROCESSING_FAILED", detail))
+    event = item.event
+    known = InvalidRecordError(
+        "PROCESSING_FAILED", detail, source=event.source, id=event.id, content_hash=content_hash(event)
+    )
+    return Rejected(item.raw, known)
+
+
+def _identity_of(item: Decoded) -> tuple[bytes, bytes]:
+    """(identity, content hash) under which the item's death is remembered."""
+    if isinstance(item, Incoming):
+        return inbox.event_identity(item.event.source, item.event.id), content_hash(item.event)
+    error, position = item.error, item.record.position
+    if error.source is not None and error.id is not None and error.content_hash is not None:
+        return inbox.event_identity(error.source, error.id), error.content_hash
+    place = f"position\0{position.topic}\0{position.partition}\0{position.offset}"
+    return blake2b(place.encode(), digest_size=16).digest(), b""
+
+
+def _dead_of(rejected: Rejected) -> DeadLetter:
+    identity, digest = _identity_of(rejected)
+    return DeadLetter(rejected.record, rejected.error.reason, rejected.error.detail, identity, digest)

@@ -1,0 +1,244 @@
+"""A service as a process: settings, HTTP, database, broker, one loop, a watchdog, and a clean end."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import asyncpg
+import uvicorn
+import uvloop
+from aiokafka.errors import KafkaError
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from shared.health import Health, health_routes
+from shared.logging import setup_logging
+from shared.metrics import Metrics
+from shared.postgres import create_pool, is_fault, retry_until
+from shared.settings import Settings
+from shared.stream.consumer import DeafConsumerError, StreamConsumer
+from shared.stream.dry_run import dry_run_route
+from shared.stream.offsets import FenceRejectedError, RetentionPassedError
+from shared.stream.outbox import OutboxRow, Publication
+from shared.stream.processor import Handler, Processor, Read
+from shared.stream.publisher import Publisher
+
+logger = logging.getLogger(__name__)
+
+_WATCHDOG_SECONDS = 5.0
+_STUCK_EXIT_CODE = 70
+
+
+@dataclass(slots=True)
+class Resources:
+    """What a service's handler and routes may use."""
+
+    service: str
+    settings: Settings
+    metrics: Metrics
+    pool: asyncpg.Pool
+    publisher: Publisher | None = None
+
+    async def publish(self, rows: Sequence[OutboxRow]) -> None:
+        """Publish rows that an HTTP request has committed; without a broker they leave with the next claim."""
+        if self.publisher is not None:
+            await self.publisher.put(Publication(rows))
+
+
+def no_routes(_: Resources) -> Sequence[Route]:
+    """For services without HTTP paths of their own."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """A service: what it reads, what it does with it, what it answers."""
+
+    name: str
+    reads: tuple[Read, ...]
+    handler: Callable[[Resources], Handler]
+    routes: Callable[[Resources], Sequence[Route]] = no_routes
+
+
+@dataclass(slots=True)
+class _Process:
+    spec: ServiceSpec
+    settings: Settings
+    metrics: Metrics
+    health: Health
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    consumer: StreamConsumer | None = None
+    processor: Processor | None = None
+
+    def stop(self) -> None:
+        self.stopping.set()
+        if self.consumer is not None:
+            self.consumer.stop()
+
+    async def run(self) -> None:
+        """Serve HTTP from the first moment, and work until stopped."""
+        app = Starlette(routes=[*health_routes(self.health, self.metrics), dry_run_route(lambda: self.processor)])
+        server = _Server(
+            uvicorn.Config(
+                app,
+                host=self.settings.http_host,
+                port=self.settings.http_port,
+                log_config=None,
+                lifespan="off",
+                access_log=False,
+            )
+        )
+        serving = asyncio.create_task(server.serve())
+        try:
+            pool = await retry_until(
+                self._connect,
+                what="Postgres",
+                settings=self.settings,
+                retriable=_not_ready,
+                stopping=self.stopping.is_set,
+            )
+            try:
+                resources = Resources(self.spec.name, self.settings, self.metrics, pool)
+                handler = self.spec.handler(resources)
+                app.router.routes.extend(self.spec.routes(resources))
+                await self._work(resources, handler)
+            finally:
+                pool.terminate()
+        finally:
+            server.should_exit = True
+            await serving
+
+    async def _work(self, resources: Resources, handler: Handler) -> None:
+        delay_seconds = self.settings.retry_seconds_min
+        while not self.stopping.is_set():
+            started = time.monotonic()
+            try:
+                await self._consume(resources, handler)
+            except RetentionPassedError:
+                raise
+            except (
+                FenceRejectedError,
+                DeafConsumerError,
+                KafkaError,
+                OSError,
+                asyncpg.PostgresError,
+                TimeoutError,
+            ) as error:
+                logger.warning(
+                    "consumer ended, a new one starts in %.1f s: %s: %s", delay_seconds, type(error).__name__, error
+                )
+                self.health.waiting_for = "Kafka"
+                if time.monotonic() - started > self.settings.retry_seconds_max:
+                    delay_seconds = self.settings.retry_seconds_min
+                await self._pause(delay_seconds)
+                delay_seconds = min(2 * delay_seconds, self.settings.retry_seconds_max)
+
+    async def _consume(self, resources: Resources, handler: Handler) -> None:
+        """One life of a consumer, with a publisher of its own."""
+        publisher = Publisher(
+            resources.pool, self.settings, consumer=self.spec.name, fence_rejections=self.metrics.fence_rejections
+        )
+        self.processor = Processor(
+            service=self.spec.name,
+            reads=self.spec.reads,
+            handler=handler,
+            pool=resources.pool,
+            settings=self.settings,
+            metrics=self.metrics,
+            publish=publisher.put,
+        )
+        self.consumer = StreamConsumer(
+            service=self.spec.name,
+            topics=[read.topic for read in self.spec.reads],
+            processor=self.processor,
+            publisher=publisher,
+            pool=resources.pool,
+            settings=self.settings,
+            metrics=self.metrics,
+            health=self.health,
+        )
+        try:
+            await publisher.start()
+            resources.publisher = publisher
+            if not self.stopping.is_set():
+                await self.consumer.run()
+        finally:
+            resources.publisher = None
+            await publisher.stop()
+
+    async def _connect(self) -> asyncpg.Pool:
+        self.health.turned()
+        self.health.waiting_for = "Postgres"
+        pool = await create_pool(self.settings, service=self.spec.name)
+        try:
+            await pool.fetchval("SELECT count(*) FROM consumer_offset")
+        except BaseException:
+            pool.terminate()
+            raise
+        self.health.waiting_for = "Kafka"
+        return pool
+
+    async def _pause(self, seconds: float) -> None:
+        self.health.turned()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
+        except TimeoutError:
+            self.health.turned()
+
+
+def _not_ready(error: BaseException) -> bool:
+    """The database is away, or its roles and schemas are still being made."""
+    return is_fault(error) or isinstance(
+        error,
+        asyncpg.InvalidAuthorizationSpecificationError | asyncpg.UndefinedTableError | asyncpg.InvalidCatalogNameError,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run(spec: ServiceSpec) -> None:
+    """Run a service until SIGTERM or SIGINT; settings come from the environment.
+
+    Exits with 1 when records were lost to retention, with 70 when the loop is stuck.
+    """
+    setup_logging(spec.name)
+    uvloop.run(_main(spec))
+
+
+async def _main(spec: ServiceSpec) -> None:
+    settings = Settings()
+    health = Health(settings.progress_seconds_max)
+    process = _Process(spec, settings, Metrics(spec.name), health)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.stop)
+    threading.Thread(target=_watch, args=(health,), daemon=True, name="watchdog").start()
+    try:
+        await process.run()
+    except RetentionPassedError as error:
+        logger.critical("%s", error)
+        raise SystemExit(1) from error
+
+
+def _watch(health: Health) -> None:
+    """End the process when the loop is stuck: two looks in a row, because a stopped process needs time to go on."""
+    strikes = 0
+    while True:
+        time.sleep(_WATCHDOG_SECONDS)
+        strikes = strikes + 1 if health.still_seconds > health.progress_seconds_max else 0
+        if strikes > 1:
+            logger.critical("the loop has not turned for %.0f s: ending the process", health.still_seconds)
+            os._exit(_STUCK_EXIT_CODE)

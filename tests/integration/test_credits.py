@@ -1,0 +1,352 @@
+"""Credits on a real Postgres: what is stored, what the database itself refuses, and what survives every feeding."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from services.credits import store
+from services.credits.domain import MOVES
+from services.credits.service import SPEC
+from shared.events import Candidate, Event, InmailStatusChangedV1, ReplyRecordedV1
+from shared.stream.records import Incoming, Position
+from shared.testing.builders import (
+    after,
+    contract_ended,
+    contract_started,
+    credits_refreshed,
+    event,
+    preferences_set,
+    seat_assigned,
+)
+from shared.testing.databases import as_service
+from shared.testing.harness import Harness
+from shared.topics import ACCOUNTING_FACTS, CONTRACT_EVENTS, CREDIT_EVENTS
+
+AnyEvent = Event[Any]
+
+OPENING = (contract_started(), seat_assigned())
+
+
+def status(name: str, inmail: str = "i", *, contract: str = "contract-1", cost: int = 1, days: float = 0) -> AnyEvent:
+    return event(
+        InmailStatusChangedV1.model_validate(
+            {
+                "inmail_id": inmail,
+                "thread_id": f"t-{inmail}",
+                "thread_version": 1,
+                "contract_id": contract,
+                "seat_id": "seat-1",
+                "candidate": Candidate(id="p", name="Ada"),
+                "kind": "initial",
+                "automated": False,
+                "credit_cost": cost,
+                "status": name,
+                "at": after(days=days),
+            }
+        ),
+        topic=ACCOUNTING_FACTS,
+    )
+
+
+def reply(inmail: str = "i", *, days: float = 1, contract: str = "contract-1") -> AnyEvent:
+    return event(
+        ReplyRecordedV1(
+            reply_id=f"r-{inmail}-{days}",
+            thread_id=f"t-{inmail}",
+            thread_version=2,
+            inmail_id=inmail,
+            contract_id=contract,
+            seat_id="seat-1",
+            candidate=Candidate(id="p"),
+            content="message",
+            first_response=True,
+            inmail_sent_at=after(),
+            sent_at=after(days=days),
+        ),
+        topic=ACCOUNTING_FACTS,
+    )
+
+
+@pytest.fixture
+async def credits(database: str) -> AsyncIterator[Harness]:
+    harness = await Harness.open(SPEC, as_service(database, "credits"))
+    yield harness
+    await harness.close()
+
+
+@pytest.fixture
+async def admin(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database, server_settings={"search_path": "credits"})
+    yield connection
+    await connection.close()
+
+
+async def ledger(credits: Harness) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await credits.fetch("SELECT * FROM ledger_entry ORDER BY contract_id, entry_number")]
+
+
+async def balances(credits: Harness, contract: str = "contract-1") -> tuple[int, ...]:
+    columns = "granted, available, held, taken, expired"
+    (row,) = await credits.fetch(f"SELECT {columns} FROM contract WHERE contract_id = $1", contract)  # noqa: S608
+    return tuple(row)
+
+
+def kinds(emitted: list[AnyEvent]) -> list[str]:
+    return [getattr(e.data, "kind", None) or e.data.reason for e in emitted]
+
+
+async def test_lines_are_published_in_their_order_with_the_balances_after_them(credits: Harness) -> None:
+    await credits.feed(CONTRACT_EVENTS, *OPENING)
+    facts = [status("scheduled"), status("sent"), reply()]
+    await credits.feed(ACCOUNTING_FACTS, *facts)
+    lines = credits.on(CREDIT_EVENTS)
+    assert kinds(lines) == ["granted", "held", "captured", "returned"]
+    assert [e.data.entry_number for e in lines] == [1, 2, 3, 4]
+    assert [(e.data.balance_after.available, e.data.balance_after.held) for e in lines] == [
+        (10, 0),
+        (9, 1),
+        (9, 0),
+        (10, 0),
+    ]
+    for line, cause in zip(lines, [OPENING[0], *facts], strict=True):
+        assert line.id == line.data.entry_id
+        assert line.causeid == line.data.cause_id == cause.id
+        assert line.time == line.data.effective_at == cause.time
+        assert line.subject == "contract-1"
+    rows = await credits.fetch("SELECT entry_id::text, cause_id, effective_at FROM ledger_entry ORDER BY entry_number")
+    assert [tuple(row) for row in rows] == [(e.id, e.causeid, e.time) for e in lines]
+
+
+async def test_two_lines_of_one_cause_have_ids_of_their_own(credits: Harness) -> None:
+    await credits.feed(CONTRACT_EVENTS, *OPENING)
+    await credits.feed(ACCOUNTING_FACTS, status("scheduled"))
+    await credits.feed(CONTRACT_EVENTS, contract_ended(at=after(days=1)))
+    emitted = await credits.feed(ACCOUNTING_FACTS, status("withdrawn"))
+    assert kinds(emitted) == ["released", "expired"]
+    assert emitted[0].id != emitted[1].id
+    assert await balances(credits) == (10, 0, 0, 0, 10)
+
+
+async def test_r24_a_denial_is_published_once(credits: Harness) -> None:
+    await credits.feed(CONTRACT_EVENTS, contract_started(monthly_allotment=0), seat_assigned())
+    emitted = await credits.feed(ACCOUNTING_FACTS, status("scheduled"), status("scheduled"), status("sent"))
+    assert kinds(emitted) == ["INSUFFICIENT_CREDITS", "charged"]
+    assert await balances(credits) == (0, -1, 0, 1, 0)
+
+
+async def test_redelivered_facts_change_nothing_and_are_counted(credits: Harness) -> None:
+    facts = [status("scheduled"), status("sent"), reply()]
+    await credits.feed(CONTRACT_EVENTS, *OPENING)
+    await credits.feed(ACCOUNTING_FACTS, *facts)
+    before = await ledger(credits), await balances(credits)
+    assert await credits.feed(ACCOUNTING_FACTS, *facts, batch_records=2) == []
+    assert (await ledger(credits), await balances(credits)) == before
+    assert [result for _, _, result in credits.results].count("duplicate") == len(facts)
+
+
+@pytest.mark.parametrize("batch_records", [1, 3, 1000])
+async def test_the_size_of_batches_does_not_show(credits: Harness, batch_records: int) -> None:
+    facts = [
+        fact
+        for n in range(12)
+        for fact in (
+            status("scheduled", f"i{n}", cost=int(n % 4 > 0)),
+            status("sent" if n % 3 else "cancelled", f"i{n}"),
+            reply(f"i{n}", days=80 + n),
+        )
+    ]
+    await credits.feed(ACCOUNTING_FACTS, *facts, batch_records=batch_records)
+    opening = [contract_started(monthly_allotment=5), seat_assigned(), credits_refreshed(at=after(days=30))]
+    await credits.feed(CONTRACT_EVENTS, *opening, batch_records=batch_records)
+    emitted = credits.on(CREDIT_EVENTS)
+    assert kinds(emitted).count("INSUFFICIENT_CREDITS") == 1
+    assert await balances(credits) == (10, 10, 0, 0, 0)
+    rows = await credits.fetch("SELECT entry_id::text, kind, entry_number FROM ledger_entry ORDER BY entry_number")
+    lines = [e for e in emitted if hasattr(e.data, "entry_id")]
+    assert [tuple(row) for row in rows] == [(e.id, e.data.kind, e.data.entry_number) for e in lines]
+    assert await store.audit(credits.resources.pool) == 0
+
+
+async def test_r21_what_waits_for_the_contract_then_waits_for_the_seat(credits: Harness) -> None:
+    await credits.feed(ACCOUNTING_FACTS, status("scheduled"))
+    await credits.feed(CONTRACT_EVENTS, contract_ended(at=after(days=3), contract_id="other"))
+    assert kinds(await credits.feed(CONTRACT_EVENTS, contract_started())) == ["granted"]
+    (parked,) = await credits.fetch("SELECT wait_key FROM parked WHERE topic = $1", ACCOUNTING_FACTS)
+    assert parked["wait_key"] == "seat:10:contract-1:seat-1"
+    await credits.feed(ACCOUNTING_FACTS, status("sent"))
+    assert kinds(await credits.feed(CONTRACT_EVENTS, seat_assigned())) == ["held", "captured"]
+    assert await credits.fetch("SELECT FROM parked WHERE topic = $1", ACCOUNTING_FACTS) == []
+
+
+async def test_r21_a_seat_that_comes_before_its_contract_is_known_then(credits: Harness) -> None:
+    await credits.feed(CONTRACT_EVENTS, seat_assigned(monthly_limit=3))
+    await credits.feed(ACCOUNTING_FACTS, status("scheduled"))
+    assert kinds(await credits.feed(CONTRACT_EVENTS, contract_started())) == ["granted", "held"]
+    assert [row[0] for row in await credits.fetch("SELECT monthly_limit FROM seat")] == [3]
+
+
+async def test_r21_a_fact_whose_contract_never_comes_is_orphaned(credits: Harness) -> None:
+    await credits.feed(ACCOUNTING_FACTS, status("scheduled"), timestamp=after())
+    await credits.expire(after(hours=24))
+    assert [(d.record.position.topic, d.reason) for d in credits.dead] == [(ACCOUNTING_FACTS, "ORPHANED")]
+    assert await credits.fetch("SELECT FROM parked") == []
+
+
+async def test_bad_contract_events_are_dead_letters_of_credits(credits: Harness) -> None:
+    await credits.feed_raw(CONTRACT_EVENTS, [(b"contract-1", b"{}"), (b"contract-1", None)])
+    assert [d.reason for d in credits.dead] == ["INVALID_EVENT", "INVALID_JSON"]
+
+
+async def test_preferences_are_read_and_leave_no_trace(credits: Harness) -> None:
+    assert await credits.feed(CONTRACT_EVENTS, preferences_set()) == []
+    assert credits.dead == []
+
+
+async def test_a_fact_of_another_contract_than_its_inmails_is_a_dead_letter(credits: Harness) -> None:
+    other = [contract_started(contract_id="other"), seat_assigned(contract_id="other")]
+    await credits.feed(ACCOUNTING_FACTS, status("sent", contract="other"))  # it waits
+    await credits.feed(CONTRACT_EVENTS, *OPENING)
+    await credits.feed(ACCOUNTING_FACTS, status("scheduled"))
+    await credits.feed(CONTRACT_EVENTS, *other)
+    assert [(d.reason, d.detail.split(":")[0]) for d in credits.dead] == [("INVALID_EVENT", "data.contract_id")]
+    assert await credits.fetch("SELECT FROM parked") == []
+    assert await balances(credits) == (10, 9, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE ledger_entry SET amount = 2", "DELETE FROM ledger_entry", "TRUNCATE ledger_entry"],
+)
+async def test_the_ledger_is_append_only_even_for_the_administrator(
+    credits: Harness, admin: asyncpg.Connection, change: str
+) -> None:
+    await credits.feed(CONTRACT_EVENTS, *OPENING)
+    with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
+        await admin.execute(change)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("held", "held"),
+        ("captured", "charged"),
+        ("charged", "captured"),
+        ("refunded", "returned"),
+        ("returned", "returned"),
+    ],
+)
+async def test_the_database_refuses_a_second_line_of_a_step(admin: asyncpg.Connection, first: str, second: str) -> None:
+    insert = """
+        INSERT INTO ledger_entry (contract_id, entry_number, entry_id, kind, amount, inmail_id, seat_id, available_after,
+                                  held_after, cause_id, effective_at)
+        VALUES ('c', $1, gen_random_uuid(), $2, 1, 'i', 's', 0, 0, 'e', now())
+    """
+    await admin.execute(insert, 1, first)
+    with pytest.raises(asyncpg.UniqueViolationError, match="ledger_entry_inmail_step"):
+        await admin.execute(insert, 2, second)
+
+
+async def test_the_database_refuses_books_that_do_not_balance(credits: Harness) -> None:
+    await credits.feed(CONTRACT_EVENTS, *OPENING)
+    with pytest.raises(asyncpg.CheckViolationError, match="contract_books_balance"):
+        await credits.resources.pool.execute("UPDATE contract SET available = available + 1")
+
+
+async def test_every_kind_is_posted_as_the_rules_move_it_and_sums_to_zero(admin: asyncpg.Connection) -> None:
+    accounts = ("granted", "available", "held", "taken", "expired")
+    for number, kind in enumerate(MOVES, start=1):
+        inmail = None if kind in {"granted", "expired"} else f"i{number}"
+        await admin.execute(
+            """
+            INSERT INTO ledger_entry (contract_id, entry_number, entry_id, kind, amount, inmail_id, seat_id,
+                                      available_after, held_after, cause_id, effective_at)
+            VALUES ('c', $1, gen_random_uuid(), $2, 3, $3, $3, 0, 0, 'e', now())
+            """,
+            number,
+            kind,
+            inmail,
+        )
+    for number, (granted, *others) in enumerate(MOVES.values(), start=1):
+        rows = await admin.fetch("SELECT account, amount FROM posting WHERE entry_number = $1", number)
+        amounts = {row["account"]: row["amount"] for row in rows}
+        assert sum(amounts.values()) == 0
+        assert [amounts.get(account, 0) for account in accounts] == [3 * move for move in (-granted, *others)]
+
+
+async def test_the_audit_finds_a_balance_that_the_ledger_does_not_explain(credits: Harness) -> None:
+    await credits.feed(CONTRACT_EVENTS, *OPENING)
+    await credits.feed(ACCOUNTING_FACTS, status("scheduled"), status("sent"), status("scheduled", "j"))
+    pool = credits.resources.pool
+    assert await store.audit(pool) == 0
+    assert [row[0] for row in await pool.fetch("SELECT entry_number FROM audited")] == [4]
+    await credits.feed(ACCOUNTING_FACTS, reply())
+    await pool.execute("UPDATE contract SET available = available + 2, held = held - 1, granted = granted + 1")
+    for _ in range(2):  # what disagrees is not remembered as right
+        assert await store.audit(pool) == 4
+    await pool.execute("UPDATE contract SET available = available - 2, held = held + 1, granted = granted - 1")
+    assert await store.audit(pool) == 0
+    assert [row[0] for row in await pool.fetch("SELECT entry_number FROM audited")] == [5]
+
+
+async def test_the_audit_sets_its_gauge(credits: Harness) -> None:
+    registry = credits.resources.metrics.registry
+    await credits.feed(CONTRACT_EVENTS, *OPENING)
+    assert registry.get_sample_value("inmail_ledger_imbalance_credits") == 0
+
+
+def incoming(made: AnyEvent) -> Incoming[Any]:
+    return Incoming(Position(ACCOUNTING_FACTS, 0, 0), datetime.now(UTC), made, made.subject.encode(), b"", ())
+
+
+async def test_whoever_moves_a_contracts_credits_holds_its_row(credits: Harness) -> None:
+    await credits.feed(CONTRACT_EVENTS, *OPENING)
+    pool = credits.resources.pool
+    async with pool.acquire() as one, pool.acquire() as other, one.transaction():
+        await store.load(one, [incoming(status("sent"))])
+        await other.execute("SET lock_timeout = 1")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await store.load(other, [incoming(status("sent", "j"))])
+
+
+async def test_an_inmail_that_another_contract_takes_meanwhile_is_not_taken_over(credits: Harness) -> None:
+    await credits.feed(CONTRACT_EVENTS, *OPENING)
+    await credits.feed(CONTRACT_EVENTS, contract_started(contract_id="other"), seat_assigned(contract_id="other"))
+    pool = credits.resources.pool
+    made = incoming(status("scheduled", contract="other"))
+    async with pool.acquire() as slow, slow.transaction():
+        book = await store.load(slow, [made])
+        book.take([made])
+        await credits.feed(ACCOUNTING_FACTS, status("scheduled"))
+        with pytest.raises(store.ContractMismatchError):
+            await store.save(slow, book, [])
+
+
+async def test_a_batch_costs_a_fixed_number_of_statements(credits: Harness, admin: asyncpg.Connection) -> None:
+    """However many records and contracts: no statement is sent for a single one of them."""
+    counts = []
+    for size in (1, 40):
+        opening = [
+            e
+            for n in range(size)
+            for e in (
+                contract_started(contract_id=f"c{size}-{n}", at=after() + timedelta(days=n)),
+                seat_assigned(contract_id=f"c{size}-{n}"),
+            )
+        ]
+        facts = [status("scheduled", f"i{size}-{n}", contract=f"c{size}-{n}") for n in range(size)]
+        records = [incoming(e) for e in (*opening, *facts)]
+        async with credits.resources.pool.acquire() as connection, connection.transaction():
+            sent: list[object] = []
+            connection.add_query_logger(sent.append)
+            book = await store.load(connection, records)
+            book.take(records)
+            posted = [
+                (line, store.Posted(f"{n:032x}", "e", after())) for n, line in enumerate(book.entries, 1000 * size)
+            ]
+            await store.save(connection, book, posted)
+            connection.remove_query_logger(sent.append)
+        counts.append(len(sent))
+    assert counts[0] == counts[1]

@@ -1,0 +1,267 @@
+"""The delivery kit on a real Postgres: each guarantee has a test that fails when its mechanism is taken out."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from shared.events import Event, ReplySentV1, encode
+from shared.stream.effects import Effects
+from shared.stream.offsets import Claim, FenceRejectedError, RetentionPassedError, claim
+from shared.stream.parking import load_parked
+from shared.stream.processor import Read
+from shared.stream.records import REDRIVE_HEADER, AnyIncoming, Position, RawRecord
+from shared.stream.service import Resources, ServiceSpec
+from shared.testing import builders
+from shared.testing.harness import Harness
+from shared.topics import MESSAGING_EVENTS
+
+SERVICE = "ingestion"
+
+
+class PoisonError(Exception):
+    """What a bug in a handler looks like."""
+
+
+class RecordingHandler:
+    """Writes one row per event and emits nothing; obeys instructions in the reply's text."""
+
+    def __init__(self, resources: Resources) -> None:
+        del resources
+        self.seen: list[str] = []
+        self.batches: list[int] = []
+
+    async def prepare(self, batch: Sequence[AnyIncoming]) -> None:
+        del batch
+
+    async def handle(self, tx: asyncpg.Connection, batch: Sequence[AnyIncoming], effects: Effects) -> None:
+        self.batches.append(len(batch))
+        texts = [i.event.data.text if isinstance(i.event.data, ReplySentV1) else "" for i in batch]
+        if "poison" in texts:
+            raise PoisonError
+        for incoming, text in zip(batch, texts, strict=True):
+            if text == "empty":
+                effects.dead(incoming, "EMPTY_RESPONSE", "text: empty")
+            elif text == "wait":
+                effects.park(incoming, incoming.event.subject)
+            else:
+                for parked in (await load_parked(tx, [incoming.event.subject])).get(incoming.event.subject, []):
+                    effects.release(parked)
+                self.seen.append(incoming.event.id)
+
+
+SPEC = ServiceSpec(
+    name=SERVICE,
+    reads=(Read(MESSAGING_EVENTS, dedupe=True, upstream=True),),
+    handler=RecordingHandler,
+)
+
+
+@pytest.fixture
+async def harness(database: str) -> AsyncIterator[Harness]:
+    opened = await Harness.open(SPEC, database)
+    yield opened
+    await opened.close()
+
+
+def handler_of(harness: Harness) -> Any:
+    return harness.processor._handler
+
+
+def reply(event_id: str, text: str = "hello", **fields: Any) -> Event[Any]:
+    fields.setdefault("reply_id", f"reply-{event_id}")
+    return replace(builders.reply(text=text, **fields), id=event_id)
+
+
+# The fence
+
+
+async def test_fence_rejects_the_owner_that_was_replaced(harness: Harness) -> None:
+    stale = {slot: replace_claim(c) for slot, c in harness.claims.items()}
+    async with harness.resources.pool.acquire() as connection:
+        await claim(connection, SERVICE, dict.fromkeys(stale, 0))
+    with pytest.raises(FenceRejectedError):
+        await harness.feed(MESSAGING_EVENTS, reply("a"))
+    assert await harness.fetch("SELECT * FROM inbox") == []
+    assert harness.resources.metrics.fence_rejections._value.get() == 1
+
+
+async def test_fence_rejects_a_position_that_is_not_the_stored_one(harness: Harness) -> None:
+    await harness.feed(MESSAGING_EVENTS, reply("a"))
+    harness.claims[MESSAGING_EVENTS, 0].next_offset = 0
+    with pytest.raises(FenceRejectedError):
+        await harness.feed(MESSAGING_EVENTS, reply("b"))
+
+
+async def test_a_position_past_retention_stops_the_service(harness: Harness) -> None:
+    async with harness.resources.pool.acquire() as connection:
+        with pytest.raises(RetentionPassedError, match="records are lost"):
+            await claim(connection, SERVICE, {(MESSAGING_EVENTS, 0): 7})
+
+
+async def test_records_already_committed_are_left_out_of_a_repeated_call(harness: Harness) -> None:
+    record = RawRecord(
+        Position(MESSAGING_EVENTS, 0, 0), datetime.now(UTC), b"thread-1", encode(reply("a", thread_id="thread-1")), ()
+    )
+    await harness.processor.process([record], harness.claims)
+    assert await harness.processor.process([record], harness.claims) == []
+
+
+# The inbox
+
+
+@pytest.mark.parametrize("batch_records", [1, 10])
+async def test_r11_a_repeat_has_no_effect(harness: Harness, batch_records: int) -> None:
+    await harness.feed(MESSAGING_EVENTS, reply("a"), reply("a"), batch_records=batch_records)
+    await harness.feed(MESSAGING_EVENTS, reply("a"))
+    assert handler_of(harness).seen == ["a"]
+    assert harness.dead == []
+    assert [r for *_, r in harness.results].count("duplicate") == 2
+
+
+@pytest.mark.parametrize("batch_records", [1, 10])
+async def test_r11_other_content_under_the_same_id_is_a_conflict_once(harness: Harness, batch_records: int) -> None:
+    changed = reply("a", "changed")
+    await harness.feed(MESSAGING_EVENTS, reply("a"), changed, changed, batch_records=batch_records)
+    assert handler_of(harness).seen == ["a"]
+    assert [d.reason for d in harness.dead] == ["ID_CONFLICT"]
+
+
+@pytest.mark.parametrize("batch_records", [1, 10])
+async def test_r11_a_business_id_under_another_event_id(harness: Harness, batch_records: int) -> None:
+    await harness.feed(
+        MESSAGING_EVENTS,
+        reply("a", reply_id="r"),
+        reply("b", reply_id="r"),
+        reply("c", "other", reply_id="r"),
+        batch_records=batch_records,
+    )
+    assert handler_of(harness).seen == ["a"]
+    assert [(d.reason, d.record.position.offset) for d in harness.dead] == [("ID_CONFLICT", 2)]
+
+
+@pytest.mark.parametrize("batch_records", [1, 10])
+async def test_r11_a_dead_letter_is_not_the_first(harness: Harness, batch_records: int) -> None:
+    await harness.feed(
+        MESSAGING_EVENTS,
+        reply("a", "empty", reply_id="r"),
+        reply("a", "empty", reply_id="r"),
+        reply("a", "words", reply_id="r"),
+        batch_records=batch_records,
+    )
+    assert [d.reason for d in harness.dead] == ["EMPTY_RESPONSE"]
+    assert handler_of(harness).seen == ["a"]
+
+
+async def test_r11_a_dead_letter_lives_only_by_redrive(harness: Harness) -> None:
+    dead = reply("a", "poison")
+    record = (dead.subject.encode(), encode(dead))
+    await harness.feed_raw(MESSAGING_EVENTS, [record])
+    handler_of(harness).__class__.handle, mended = _never_poisoned, handler_of(harness).__class__.handle
+    try:
+        await harness.feed_raw(MESSAGING_EVENTS, [record])
+        assert handler_of(harness).seen == []
+        await harness.feed_raw(MESSAGING_EVENTS, [record], headers=[(REDRIVE_HEADER, b"1")])
+        assert handler_of(harness).seen == ["a"]
+        await harness.feed_raw(MESSAGING_EVENTS, [record], headers=[(REDRIVE_HEADER, b"1")])
+        assert handler_of(harness).seen == ["a"]
+    finally:
+        handler_of(harness).__class__.handle = mended
+
+
+async def _never_poisoned(
+    self: RecordingHandler, tx: asyncpg.Connection, batch: Sequence[AnyIncoming], effects: Effects
+) -> None:
+    del tx, effects
+    self.seen += [i.event.id for i in batch]
+
+
+async def test_a_redrive_that_fails_again_is_a_dead_letter_again(harness: Harness) -> None:
+    dead = reply("a", "empty")
+    record = (dead.subject.encode(), encode(dead))
+    await harness.feed_raw(MESSAGING_EVENTS, [record])
+    await harness.feed_raw(MESSAGING_EVENTS, [record], headers=[(REDRIVE_HEADER, b"1")])
+    assert [d.reason for d in harness.dead] == ["EMPTY_RESPONSE"] * 2
+
+
+# Poison
+
+
+async def test_poison_alone_becomes_a_dead_letter(harness: Harness) -> None:
+    events = [reply(f"e{i}", "poison" if i == 5 else "fine") for i in range(12)]
+    await harness.feed(MESSAGING_EVENTS, *events)
+    assert handler_of(harness).seen == [e.id for i, e in enumerate(events) if i != 5]
+    assert [(d.reason, d.record.position.offset) for d in harness.dead] == [("PROCESSING_FAILED", 5)]
+    assert handler_of(harness).batches.count(1) >= 3
+    assert harness.claims[MESSAGING_EVENTS, 0].next_offset == 12
+
+
+async def test_r22_a_time_ahead_of_the_broker_is_a_dead_letter(harness: Harness) -> None:
+    broker = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    at_limit, beyond = broker + timedelta(minutes=5), broker + timedelta(minutes=5, milliseconds=1)
+    await harness.feed(
+        MESSAGING_EVENTS, reply("a", at=at_limit), reply("b", at=beyond), timestamp=broker
+    )
+    assert handler_of(harness).seen == ["a"]
+    assert [d.reason for d in harness.dead] == ["CLOCK_SKEW"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "INVALID_JSON"),
+        (b"\xff\xfe", "INVALID_JSON"),
+        (b"{", "INVALID_JSON"),
+        (b"[]", "INVALID_EVENT"),
+        (b"x" * 300 * 1024, "TOO_LARGE"),
+        (b'{"a": 1e999999}', "INVALID_EVENT"),
+    ],
+)
+async def test_bad_bytes_are_dead_letters_with_their_original_bytes(
+    harness: Harness, value: bytes | None, reason: str
+) -> None:
+    await harness.feed_raw(MESSAGING_EVENTS, [(b"k", value)])
+    assert [(d.reason, d.record.value) for d in harness.dead] == [(reason, value)]
+    rows = await harness.fetch("SELECT keys, payloads FROM outbox")
+    assert [(row["keys"], row["payloads"]) for row in rows] == [([b"k"], [value])]
+    await harness.feed(MESSAGING_EVENTS, reply("after"))
+    assert handler_of(harness).seen == ["after"]
+
+
+# Parking
+
+
+async def test_r21_a_parked_record_is_orphaned_when_its_time_is_over(harness: Harness) -> None:
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    waiting = reply("a", "wait", at=at)
+    await harness.feed(MESSAGING_EVENTS, waiting, timestamp=at)
+    await harness.expire(at + timedelta(hours=24) - timedelta(milliseconds=1))
+    assert len(await harness.fetch("SELECT * FROM parked")) == 1
+    await harness.expire(at + timedelta(hours=24))
+    assert await harness.fetch("SELECT * FROM parked") == []
+    assert [r["reason"] for r in await harness.fetch("SELECT reason FROM dead_letter")] == ["ORPHANED"]
+    assert await harness.fetch("SELECT * FROM inbox") == []
+
+
+async def test_r21_the_partitions_own_clock_expires_too(harness: Harness) -> None:
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    await harness.feed(MESSAGING_EVENTS, reply("a", "wait", at=at), timestamp=at)
+    later = at + timedelta(hours=25)
+    await harness.feed(MESSAGING_EVENTS, reply("b", at=at, thread_id="another"), timestamp=later)
+    assert [d.reason for d in harness.dead] == ["ORPHANED"]
+
+
+async def test_a_released_record_is_no_longer_parked(harness: Harness) -> None:
+    waiting, freeing = reply("a", "wait", thread_id="t"), reply("b", thread_id="t")
+    await harness.feed(MESSAGING_EVENTS, waiting)
+    await harness.feed(MESSAGING_EVENTS, freeing)
+    assert await harness.fetch("SELECT * FROM parked") == []
+
+
+def replace_claim(held: Claim) -> Claim:
+    return replace(held)
+
+
