@@ -6,7 +6,9 @@ import pytest
 
 from deploy.local.kafka import EmbeddedKafka
 from deploy.local.postgres import EmbeddedPostgres
+from deploy.topics import create_topics
 from shared.testing.databases import Databases
+from shared.testing.topics import empty_topics
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,11 @@ async def database(databases: Databases) -> AsyncIterator[str]:
     dsn = await databases.create()
     yield dsn
     await databases.drop(dsn)
+
+
+@pytest.fixture
+async def broker(kafka: EmbeddedKafka) -> str:
+    """The bootstrap address of a broker that has every topic, and no record that can still be read."""
+    await create_topics(kafka.bootstrap)
+    await empty_topics(kafka.bootstrap)
+    return kafka.bootstrap

@@ -32,12 +32,21 @@ async def probe(bootstrap: str) -> None:
     try:
         await admin.start()
         await admin.create_topics([NewTopic(topic, 1, 1)])
+        await _wait_for_topic(admin, topic, listed=True)  # a producer that comes too early logs an error
         await _produce(bootstrap, topic)
         # Answered only once the coordinator has loaded its part of the offsets topic.
         await admin.list_consumer_group_offsets(PROBE_NAME)
         await admin.delete_topics([topic])
+        await _wait_for_topic(admin, topic, listed=False)
     finally:
         await admin.close()
+
+
+async def _wait_for_topic(admin: AIOKafkaAdminClient, topic: str, *, listed: bool) -> None:
+    """Wait until the broker has heard from its controller that the topic is there, or gone."""
+    async with asyncio.timeout(REQUEST_SECONDS_MAX):
+        while (topic in await admin.list_topics()) != listed:
+            await asyncio.sleep(POLL_SECONDS)
 
 
 async def _produce(bootstrap: str, topic: str) -> None:

@@ -66,6 +66,7 @@ class EmbeddedPostgres:
     def __init__(self, data_dir: Path, port: int | None = None, *, progress: ProgressCallback = silent) -> None:
         self.data_dir = data_dir
         self.log_path = data_dir / "postgres.log"
+        self.pgdata = data_dir / "pgdata"
         self._fixed_port = port
         self._port: int | None = None
         self._password = ""
@@ -101,15 +102,6 @@ class EmbeddedPostgres:
         """Whether the process lives."""
         return self._process is not None and self._process.running
 
-    @property
-    def pgdata(self) -> Path:
-        """The folder of the server's own files."""
-        account = self._account
-        if account is None or reachable_by(self.data_dir, account.uid, account.gid):
-            return self.data_dir / "pgdata"
-        key = hashlib.sha256(str(self.data_dir.resolve()).encode()).hexdigest()[:16]
-        return PUBLIC_DATA_PARENT / f"{CACHE_NAME}-{key}" / "pgdata"
-
     async def start(self) -> None:
         """Start the server, at first with a new cluster and database, and return when it answers a query."""
         if self.running:
@@ -117,6 +109,7 @@ class EmbeddedPostgres:
         self._account = unprivileged_account()
         make_dir(self.data_dir, "Postgres' data")
         require_free_disk(self.data_dir)
+        self.pgdata = self._choose_pgdata()
         self._progress(ProgressEvent(WHAT, 0, 2))
         self._password = self._read_or_make_password()
         if not (self.pgdata / "PG_VERSION").exists():
@@ -162,10 +155,7 @@ class EmbeddedPostgres:
         """Remove what the stopped server has stored, wherever it is."""
         if self.running:
             raise RuntimeError("Postgres still runs")
-        pgdata = self.pgdata
-        shutil.rmtree(pgdata, ignore_errors=True)
-        if pgdata.parent != self.data_dir:
-            shutil.rmtree(pgdata.parent, ignore_errors=True)
+        shutil.rmtree(self.pgdata.parent, ignore_errors=True)
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
     async def __aenter__(self) -> Self:
@@ -185,6 +175,13 @@ class EmbeddedPostgres:
         path.touch(mode=0o600)  # before it holds anything worth reading
         path.write_text(password, encoding="ascii")
         return password
+
+    def _choose_pgdata(self) -> Path:
+        account = self._account
+        if account is None or reachable_by(self.data_dir, account.uid, account.gid):
+            return self.data_dir / "pgdata"
+        key = hashlib.sha256(str(self.data_dir.resolve()).encode()).hexdigest()[:16]
+        return PUBLIC_DATA_PARENT / f"{CACHE_NAME}-{key}" / "pgdata"
 
     def _choose_port(self) -> None:
         if self._port is not None:

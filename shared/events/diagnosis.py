@@ -34,6 +34,9 @@ _DETAILED_ERRORS_MAX: Final = 8
 _TYPE_CHARACTERS_MAX: Final = 256
 
 _NUL_ESCAPED: Final = rb"\u0000"
+_BACKSLASH: Final = ord("\\")
+_CAPITAL_N: Final = ord("N")
+_CAPITAL_I: Final = ord("I")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _HEADER_PREFIX: Final = "ce_"
 _STRUCTURED_HEADER: Final = ("content-type", STRUCTURED_CONTENT_TYPE.encode())
@@ -65,7 +68,12 @@ def is_plainly_structured(headers: Headers) -> bool:
 
 def looks_suspicious(value: bytes) -> bool:
     """Whether the value may hold what pydantic's JSON parser lets pass: NUL characters, and numbers unknown to JSON."""
-    return _NUL_ESCAPED in value or b"NaN" in value or b"Infinity" in value
+    # A single byte, as a number, is found ten times as fast as several, and these are seldom there.
+    return (
+        (_BACKSLASH in value and _NUL_ESCAPED in value)
+        or (_CAPITAL_N in value and b"NaN" in value)
+        or (_CAPITAL_I in value and b"Infinity" in value)
+    )
 
 
 class _FlawError(Exception):

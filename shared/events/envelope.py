@@ -147,6 +147,7 @@ def encode(event: Event[EventData]) -> bytes:
         envelope["traceparent"] = event.traceparent
     if event.causeid is not None:
         envelope["causeid"] = event.causeid
+    if event.causesource is not None:
         envelope["causesource"] = event.causesource
     if event.rootid is not None:
         envelope["rootid"] = event.rootid

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from shared.events.base import EventData, Id, Part, Source
 from shared.events.catalogue import CATALOGUE
-from shared.events.event import Event
+from shared.events.event import DATA_CONTENT_TYPE, Event
 from shared.events.times import Instant
 from shared.topics import TOPICS
 
@@ -33,7 +33,7 @@ def _check_content_type(content_type: str) -> str:
     return content_type
 
 
-ContentType = Annotated[str, AfterValidator(_check_content_type)]
+ContentType = Annotated[str, AfterValidator(_check_content_type), Field(examples=[DATA_CONTENT_TYPE])]
 Attributes = dict[str, Any]
 _STRICT: Final = ConfigDict(strict=True)
 _ATTRIBUTES: Final[dict[str, object]] = {

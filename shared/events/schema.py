@@ -74,7 +74,7 @@ def _clean(schema: Any) -> Any:
         return [_clean(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    cleaned = {}
+    cleaned: Schema = {}
     for keyword, value in schema.items():
         if keyword == "properties":
             cleaned[keyword] = {name: _clean(member) for name, member in value.items()}

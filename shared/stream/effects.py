@@ -52,7 +52,9 @@ class Effects:
         not depend on how records were batched.
         """
         origin = replace(cause.event, receivedtime=None) if cause.redriven else cause.event
-        event = derive(origin, data, source=self._source, at=at, received=cause.timestamp, index=index)
+        event = derive(
+            origin, data, source=self._source, at=at, received=cause.timestamp, index=index, topic=topic
+        )
         rows = self._rows(cause.position, topic)
         rows.keys.append(event.subject.encode())
         rows.payloads.append(encode(event))

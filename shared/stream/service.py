@@ -67,7 +67,9 @@ class ServiceSpec:
 
 
 @dataclass(slots=True)
-class _Process:
+class ServiceProcess:
+    """A running service; `stop` ends `run` after the batch in hand."""
+
     spec: ServiceSpec
     settings: Settings
     metrics: Metrics
@@ -221,7 +223,7 @@ def run(spec: ServiceSpec) -> None:
 async def _main(spec: ServiceSpec) -> None:
     settings = Settings()
     health = Health(settings.progress_seconds_max)
-    process = _Process(spec, settings, Metrics(spec.name), health)
+    process = ServiceProcess(spec, settings, Metrics(spec.name), health)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.stop)

@@ -1,7 +1,7 @@
 """Examples made from a schema alone: the smallest and the fullest document, and one for each value that it lists.
 
-They are consistent as the envelope wants it: all texts are equal, and so are all instants, so the key is the subject and the
-data's own time is the envelope's.
+They are consistent as the envelope wants it: all texts are equal, and so are all instants, so the key is the subject
+and the data's own time is the envelope's.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,9 @@ def _objects(schema: Schema) -> Iterator[dict[str, Any]]:
     members = schema["properties"]
     choices = {name: list(examples_of(member)) for name, member in members.items()}
     smallest = {name: choices[name][0] for name in members if name in schema.get("required", ())}
-    fullest = {name: next(choice for choice in reversed(found) if choice is not None) for name, found in choices.items()}
+    fullest = {
+        name: next(choice for choice in reversed(found) if choice is not None) for name, found in choices.items()
+    }
     yield smallest
     yield fullest
     for name, found in choices.items():

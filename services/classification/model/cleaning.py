@@ -42,7 +42,7 @@ _DEVICE_LINE: Final = re.compile(
     r"|envoyé de(?:puis)? mon|envoyé à partir|von meinem .{0,40} gesendet|gesendet von mein|diese nachricht wurde von)"
     r".{0,80}$"
 )
-_SIGNATURE_MARK: Final = re.compile(r"^\s*(?:--|—|–{2})\s*$")
+_SIGNATURE_MARK: Final = re.compile(r"^\s*(?:--|\u2014|\u2013{2})\s*$")
 _CLOSING: Final = re.compile(
     r"^\s*(?:best|best wishes|all the best|(?:best|kind|kindest|warm|warmest) regards|regards|br|kr|cheers|thanks"
     r"|many thanks|thank you|sincerely|yours|yours (?:sincerely|faithfully|truly)|sincerely yours|respectfully"

@@ -1,0 +1,121 @@
+"""Routes whose parts may hold any character: ids are percent-encoded, so a path is taken apart before it is decoded."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+from services.inbox.problems import ProblemError, bad_parameter
+from shared.postgres import is_fault
+
+logger = logging.getLogger(__name__)
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_ID_CHARACTERS_MAX: Final = 128
+_ID_CURE: Final = "Give an id of 1 to 128 characters as percent-encoded UTF-8."
+
+
+class EncodedRoute(Route):
+    """A route that matches the path as it was sent and gives its decoded parameters to the endpoint."""
+
+    def __init__(self, path: str, endpoint: Endpoint, *, method: str) -> None:
+        super().__init__(path, _answering(endpoint), methods=[method])
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match on the raw path, where an encoded slash is no separator."""
+        raw = scope.get("raw_path")
+        if raw is not None:
+            scope = {**scope, "path": raw.decode("latin-1"), "root_path": ""}
+        return super().matches(scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, with a problem where the path does not know the method."""
+        if scope["method"] not in (self.methods or ()):
+            allowed = ", ".join(sorted(self.methods or ()))
+            problem = ProblemError(
+                405,
+                "method-not-allowed",
+                "Method not allowed",
+                detail=f"This path does not answer {scope['method']}.",
+                cure=f"Use {allowed}.",
+                headers={"Allow": allowed},
+            )
+            await problem.response()(scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)
+
+
+def unknown_path(path: str) -> Route:
+    """A route for whatever no other route knows."""
+
+    async def answer(_: Request) -> Response:
+        raise ProblemError(
+            404,
+            "unknown-path",
+            "Unknown path",
+            detail="Nothing is served here.",
+            cure="See /openapi.json for the paths there are; ids are percent-encoded, slashes included.",
+        )
+
+    return Route(path, _answering(answer), methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+
+
+def path_id(request: Request, name: str) -> str:
+    """Give an id out of the path.
+
+    Raises:
+        ProblemError: it is no id.
+
+    """
+    try:
+        decoded = unquote_to_bytes(cast("str", request.path_params[name])).decode()
+    except UnicodeDecodeError:
+        raise bad_parameter(name, "is not UTF-8", _ID_CURE) from None
+    if not 1 <= len(decoded) <= _ID_CHARACTERS_MAX:
+        raise bad_parameter(name, f"has {len(decoded)} characters", _ID_CURE)
+    if "\0" in decoded:
+        raise bad_parameter(name, "holds a NUL character", _ID_CURE)
+    return decoded
+
+
+def _answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """Turn errors into problems; what is nobody's fault but ours is logged without the request."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except ProblemError as problem:
+            return problem.response()
+        except Exception as error:  # noqa: BLE001  the last stop before the client
+            return _failure(error).response()
+
+    return answer
+
+
+def _failure(error: Exception) -> ProblemError:
+    if is_fault(error):
+        return ProblemError(
+            503,
+            "database-away",
+            "Database away",
+            detail="The database is away or busy.",
+            cure="Try again in a moment.",
+            headers={"Retry-After": "1"},
+        )
+    logger.error("a request failed with %s", type(error).__name__, exc_info=error)
+    return ProblemError(
+        500,
+        "internal-error",
+        "Internal error",
+        detail="The request met a defect of this service.",
+        cure="Try again; if it fails again, look at the log of the inbox service.",
+    )
+
+
+Json = dict[str, Any]

@@ -1,0 +1,207 @@
+"""The consumer, the publisher and the service's process on a real broker and a real Postgres."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from shared.events import ReplyDraftChangedV1, encode
+from shared.health import Health
+from shared.metrics import Metrics
+from shared.settings import Settings
+from shared.stream.consumer import consumer_options
+from shared.stream.effects import Effects
+from shared.stream.offsets import FenceRejectedError, claim
+from shared.stream.outbox import Publication
+from shared.stream.processor import Processor, Read
+from shared.stream.publisher import Publisher
+from shared.stream.records import AnyIncoming, Position, RawRecord
+from shared.stream.service import Resources, ServiceProcess, ServiceSpec
+from shared.testing import builders
+from shared.testing.harness import Harness
+from shared.testing.topics import publish, read
+from shared.topics import CONVERSATION_EVENTS, MESSAGING_EVENTS
+
+
+class Forwarder:
+    """Emits one event per event, so that order and repeats can be seen on the other side."""
+
+    def __init__(self, resources: Resources) -> None:
+        del resources
+
+    async def prepare(self, batch: Sequence[AnyIncoming]) -> None:
+        del batch
+
+    async def handle(self, tx: asyncpg.Connection, batch: Sequence[AnyIncoming], effects: Effects) -> None:
+        del tx
+        for incoming in batch:
+            data = ReplyDraftChangedV1(
+                thread_id=incoming.event.subject, thread_version=1, choice=None, at=incoming.event.time
+            )
+            effects.emit(CONVERSATION_EVENTS, incoming, data, at=incoming.event.time)
+
+
+SPEC = ServiceSpec(name="ingestion", reads=(Read(MESSAGING_EVENTS, dedupe=True, upstream=True),), handler=Forwarder)
+
+
+def settings_for(broker: str, database: str, instance: str = "0") -> Settings:
+    return Settings(
+        kafka_bootstrap=broker,
+        postgres_dsn=database,
+        instance=instance,
+        batch_records_max=50,
+        session_timeout_ms=6_000,
+        transaction_timeout_ms=5_000,
+        statement_timeout_ms=4_000,
+        idle_in_transaction_timeout_ms=3_000,
+        retry_seconds_min=0.05,
+    )
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[ServiceProcess]:
+    process = ServiceProcess(SPEC, settings, Metrics(SPEC.name), Health(settings.progress_seconds_max))
+    task = asyncio.create_task(process.run())
+    try:
+        yield process
+    finally:
+        process.stop()
+        await task
+
+
+async def test_every_event_is_forwarded_once_and_in_order(broker: str, database: str) -> None:
+    events = [builders.reply(thread_id=f"t{i % 7}", reply_id=f"r{i}") for i in range(300)]
+    async with running(settings_for(broker, database)):
+        await publish(broker, MESSAGING_EVENTS, events)
+        forwarded = await read(broker, CONVERSATION_EVENTS, count=len(events))
+    assert len(forwarded) == len(events)
+    for thread in {e.subject for e in events}:
+        causes = [e.causeid for e in forwarded if e.subject == thread]
+        assert causes == [e.id for e in events if e.subject == thread]
+
+
+async def test_a_stopped_process_leaves_nothing_in_the_outbox(broker: str, database: str) -> None:
+    async with running(settings_for(broker, database)):
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
+        await read(broker, CONVERSATION_EVENTS, count=1)
+    connection = await asyncpg.connect(database)
+    try:
+        assert await connection.fetchval("SELECT count(*) FROM ingestion.outbox") == 0
+    finally:
+        await connection.close()
+
+
+async def test_what_died_between_commit_and_publish_is_sent_by_the_next_owner(broker: str, database: str) -> None:
+    first, second = builders.reply(reply_id="r1"), builders.reply(reply_id="r2")
+    await publish(broker, MESSAGING_EVENTS, [first])
+    (partition, offset) = await position_of_the_only_record(broker)
+    dying = await Harness.open(SPEC, database)
+    record = RawRecord(
+        Position(MESSAGING_EVENTS, partition, offset), datetime.now(UTC), first.subject.encode(), encode(first), ()
+    )
+    slot = (MESSAGING_EVENTS, partition)
+    async with dying.resources.pool.acquire() as connection:
+        (held,) = await claim(connection, SPEC.name, {slot: offset})
+    held.next_offset = offset
+    await connection_set_offset(database, partition, offset)
+    await dying.processor.process([record], {slot: held})
+    await dying.close()
+    async with running(settings_for(broker, database)):
+        await publish(broker, MESSAGING_EVENTS, [second])
+        forwarded = await read(broker, CONVERSATION_EVENTS, count=2)
+    assert [e.causeid for e in forwarded] == [first.id, second.id]
+
+
+async def test_a_zombie_that_wakes_between_commit_and_publish_sends_nothing(broker: str, database: str) -> None:
+    zombie = await Harness.open(SPEC, database)
+    event = builders.reply(reply_id="r1")
+    settings = settings_for(broker, database)
+    publisher = Publisher(
+        zombie.resources.pool,
+        settings,
+        consumer=SPEC.name,
+        fence_rejections=zombie.resources.metrics.fence_rejections,
+    )
+    await publisher.start()
+    held_back: list[Publication] = []
+    processor = Processor(
+        service=SPEC.name,
+        reads=SPEC.reads,
+        handler=Forwarder(zombie.resources),
+        pool=zombie.resources.pool,
+        settings=settings,
+        metrics=zombie.resources.metrics,
+        publish=_keep(held_back),
+    )
+    record = RawRecord(Position(MESSAGING_EVENTS, 0, 0), datetime.now(UTC), event.subject.encode(), encode(event), ())
+    await processor.process([record], zombie.claims)
+    async with zombie.resources.pool.acquire() as connection:
+        await claim(connection, SPEC.name, {(MESSAGING_EVENTS, 0): 0})
+    with pytest.raises(FenceRejectedError):
+        await publisher.put(held_back[0])
+        await publisher.drain()
+        publisher.check()
+    assert zombie.resources.metrics.fence_rejections._value.get() == 1
+    await publisher.stop()
+    await zombie.close()
+    consumer = AIOKafkaConsumer(CONVERSATION_EVENTS, bootstrap_servers=broker)
+    await consumer.start()
+    partitions = sorted(consumer.assignment())
+    assert await consumer.beginning_offsets(partitions) == await consumer.end_offsets(partitions)
+    await consumer.stop()
+
+
+async def test_a_second_process_takes_its_share_and_hands_it_back(broker: str, database: str) -> None:
+    events = [builders.reply(thread_id=f"t{i % 60}", reply_id=f"r{i}") for i in range(600)]
+    async with running(settings_for(broker, database, "0")) as first:
+        await publish(broker, MESSAGING_EVENTS, events[:200])
+        async with running(settings_for(broker, database, "1")) as second:
+            await publish(broker, MESSAGING_EVENTS, events[200:400])
+            await read(broker, CONVERSATION_EVENTS, count=400)
+            assert second.consumer is not None
+        await publish(broker, MESSAGING_EVENTS, events[400:])
+        forwarded = await read(broker, CONVERSATION_EVENTS, count=600)
+        assert first.metrics.rebalances._value.get() >= 1
+    assert {e.causeid for e in forwarded} == {e.id for e in events}
+
+
+async def test_the_effective_settings_of_a_consumer_lose_nothing(broker: str, database: str) -> None:
+    consumer = AIOKafkaConsumer(**consumer_options(settings_for(broker, database), service="ingestion"))
+    try:
+        assert consumer._enable_auto_commit is False
+        assert consumer._auto_offset_reset == "none"
+        assert consumer._group_instance_id == "ingestion-0"
+    finally:
+        await consumer.stop()
+
+
+async def position_of_the_only_record(broker: str) -> tuple[int, int]:
+    consumer = AIOKafkaConsumer(MESSAGING_EVENTS, bootstrap_servers=broker, auto_offset_reset="earliest", group_id=None)
+    await consumer.start()
+    try:
+        record = await asyncio.wait_for(consumer.getone(), 30)
+        return record.partition, record.offset
+    finally:
+        await consumer.stop()
+
+
+async def connection_set_offset(database: str, partition: int, offset: int) -> None:
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(
+            "UPDATE ingestion.consumer_offset SET next_offset = $2 WHERE partition = $1", partition, offset
+        )
+        await connection.execute("DELETE FROM ingestion.consumer_offset WHERE partition <> $1", partition)
+    finally:
+        await connection.close()
+
+
+def _keep(held_back: list[Publication]) -> Callable[[Publication], Awaitable[None]]:
+    async def publish_later(publication: Publication) -> None:
+        held_back.append(publication)
+
+    return publish_later
