@@ -28,11 +28,8 @@ def normalise(text: str) -> str:
         # The other steps leave ASCII as it is, and most replies are ASCII.
         folded = _INVISIBLE.sub("", text).lower()
     else:
-        # Removed first, as they keep apart letters that NFKC composes. Folding undoes some compositions and reveals
-        # letters that fold again, hence twice (Unicode's own NFKC_Casefold does the same).
-        folded = _INVISIBLE.sub("", text)
-        for _ in range(2):
-            folded = unicodedata.normalize("NFKC", folded).casefold()
+        # The invisible first, as they keep apart letters that NFKC composes; NFKC again, as folding undoes some of that.
+        folded = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
         folded = unicodedata.normalize("NFKC", folded)
     return _trimmed(" ".join(folded.split()))
 

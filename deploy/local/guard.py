@@ -1,8 +1,8 @@
 """Ties a command to the life of the process that started it, then becomes that command.
 
-Run as ``python -I -S guard.py PARENT_PID DEATH_SIGNAL UID GID COMMAND...`` (UID and GID -1: stay who you are). It runs in
-the child, after the fork, so the parent needs no ``preexec_fn``, which is not safe with threads. It imports nothing of
-this project: it must start in milliseconds and work as any user.
+Run as ``python -I -S guard.py PARENT_PID DEATH_SIGNAL UID GID COMMAND...`` (UID and GID -1: stay who you are). It runs
+in the child, after the fork, so the parent needs no ``preexec_fn``, which is not safe with threads. It imports nothing
+of this project: it must start in milliseconds and work as any user.
 """
 
 import ctypes

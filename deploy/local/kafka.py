@@ -216,7 +216,7 @@ class EmbeddedKafka:
                 # It runs for less time than the better compiler needs to pay.
                 flags=["-XX:TieredStopAtLevel=1", "-Xmx128m", *_LOG_FLAGS],
                 # One argument, as an id may begin with a dash.
-                main=["kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={cluster_id}", "-c", properties],
+                main=["kafka.tools.StorageTool", "format", "--standalone", f"-t={cluster_id}", "-c", properties],
             ),
             log_path=log_path,
             env=server_environment(),

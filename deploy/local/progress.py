@@ -23,5 +23,5 @@ class ProgressEvent:
 ProgressCallback = Callable[[ProgressEvent], None]
 
 
-def silent(event: ProgressEvent) -> None:  # noqa: ARG001 - the callback's shape
+def silent(event: ProgressEvent) -> None:
     """Ignore the event: the default callback."""

@@ -30,7 +30,7 @@ def http_ok(url: str) -> ReadinessProbe:
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
-        return status_line.split(b" ")[1:2] != [] and status_line.split(b" ")[1].startswith(b"2")
+        return status_line.partition(b" ")[2].startswith(b"2")
 
     return probe
 

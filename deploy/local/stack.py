@@ -152,6 +152,8 @@ class LocalStack:
         return (await self.supervisor.wait_failed()).error
 
     async def _stop(self, *, prepare_next: bool) -> None:
+        if self._lock is None:  # never started, or stopped before
+            return
         try:
             if self._supervisor is not None:
                 await self._supervisor.stop()
@@ -170,13 +172,12 @@ class LocalStack:
             self._progress(ProgressEvent(what, 1, 1))
 
     def _leave_folder(self) -> None:
-        if self._lock is None:
-            return
         if self._temporary:
             if self.postgres is not None:
                 self.postgres.remove_data()
             shutil.rmtree(self.state_dir, ignore_errors=True)
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
         self._lock = None
 
 

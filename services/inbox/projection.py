@@ -177,7 +177,8 @@ class Projection:
         if state is not None:
             # The number tells the states apart that one event brings about when batches fall differently.
             effects.emit(THREAD_STATES, cause, state, at=cause.event.time, index=thread.state_number)
-            self._in_flight.sent(state)
+            if cause.position.partition >= 0:  # what a dry run emits is sent nowhere
+                self._in_flight.sent(state)
 
 
 async def _save_ledger(tx: asyncpg.Connection, credit_events: Iterable[AnyIncoming]) -> None:

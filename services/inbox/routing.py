@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Final, cast
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
@@ -116,6 +116,3 @@ def _failure(error: Exception) -> ProblemError:
         detail="The request met a defect of this service.",
         cure="Try again; if it fails again, look at the log of the inbox service.",
     )
-
-
-Json = dict[str, Any]

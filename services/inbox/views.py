@@ -114,6 +114,10 @@ def _number(fact: FactRow) -> int:
     return fact.number
 
 
+def _version(link: Link) -> tuple[int, datetime]:
+    return link.fact.number, link.fact.at
+
+
 def timeline_item(fact: FactRow) -> Json:
     """One event in a timeline: its envelope and its data."""
     return {**_envelope(fact), "data": orjson.loads(fact.data)}
@@ -127,7 +131,7 @@ def receipt_view(
     denial: DenialRow | None,
 ) -> Json:
     """An InMail's causal chain."""
-    newest = receipt.outcomes[-1].data if receipt.outcomes else None
+    newest = max(receipt.outcomes, key=_version).data if receipt.outcomes else None
     return {
         "inmail_id": inmail_id,
         "inmail": None if inmail is None else _inmail(inmail),

@@ -94,6 +94,16 @@ class _Opened:
     flaw: _FlawError | None
 
     @property
+    def type_name(self) -> str:
+        """The type, empty where it is none."""
+        type_name = self.attributes.get("type")
+        return type_name if isinstance(type_name, str) else ""
+
+    @property
+    def has_data(self) -> bool:
+        return self.binary or (isinstance(self.document, dict) and "data" in self.document)
+
+    @property
     def data(self) -> object:
         if self.binary:
             return self.document
@@ -231,7 +241,7 @@ def _check(opened: _Opened, key: bytes | None, reader: Reader) -> Event[EventDat
         raise _FlawError("INVALID_EVENT", "value: no object")
     if key is not None and b"\0" in key:
         raise _FlawError("INVALID_EVENT", "key: NUL character")
-    if opened.attributes.get("type") not in reader.forms:
+    if opened.type_name not in reader.forms:
         _check_unknown_type(opened.attributes)
     attributes, data = _validate(opened, reader)
     contradictions = mismatches(attributes, data, reader.forms[data.type], key)
@@ -257,7 +267,7 @@ def _validate(opened: _Opened, reader: Reader) -> tuple[Attributes, EventData]:
     try:
         data = _read_data(opened)
     except ValidationError as error:
-        found += _describe(error, "data")
+        found += _describe(error, "data") if opened.has_data else ["data: missing"]
     if found:
         raise _FlawError("INVALID_EVENT", *found)
     return attributes, data
@@ -265,8 +275,7 @@ def _validate(opened: _Opened, reader: Reader) -> tuple[Attributes, EventData]:
 
 def _read_data(opened: _Opened) -> EventData:
     # Through JSON once more, for pydantic is strict in other ways with Python's objects.
-    data_class = CATALOGUE[cast("str", opened.attributes["type"])]
-    return data_class.model_validate_json(json.dumps(opened.data))
+    return CATALOGUE[opened.type_name].model_validate_json(json.dumps(opened.data))
 
 
 def _describe(error: ValidationError, *prefix: str) -> list[str]:
@@ -289,13 +298,12 @@ def _identify(opened: _Opened) -> tuple[str | None, str | None, bytes | None]:
 
 
 def _hash_data(opened: _Opened) -> bytes:
-    type_name = opened.attributes.get("type")
     if opened.document is _UNREADABLE:
-        return hash_of(str(type_name), opened.value or b"")
-    if isinstance(type_name, str) and type_name in CATALOGUE:
+        return hash_of(opened.type_name, opened.value or b"")
+    if opened.type_name in CATALOGUE:
         try:
             # Valid data under a faulty envelope or key has the hash it would have had: it says the same.
             return data_hash(_read_data(opened))
         except ValidationError:
             pass
-    return raw_hash(str(type_name), opened.data)
+    return raw_hash(opened.type_name, opened.data)

@@ -33,6 +33,7 @@ class Effects:
     def __init__(self, service: str) -> None:
         self._source = source_of(service)
         self.outgoing: dict[tuple[str, int, str], OutboxRows] = {}
+        self._lanes: dict[tuple[int, str], OutboxRows] = {}
         self.emitted: list[tuple[str, Event[EventData], Position]] = []
         """What was emitted: topic, event, and the position of its cause."""
         self.dead_letters: list[tuple[AnyIncoming, str, str]] = []
@@ -85,8 +86,10 @@ class Effects:
         self.marks[incoming.position] = result
 
     def _rows(self, source: Position, topic: str) -> OutboxRows:
-        slot = (source.topic, source.partition, topic)
-        rows = self.outgoing.get(slot)
+        # Topics joined by key share the partition and its owner, and what they cause for a key leaves in one order: so one
+        # row per partition and target, under the source topic that came first.
+        rows = self._lanes.get((source.partition, topic))
         if rows is None:
-            rows = self.outgoing[slot] = OutboxRows()
+            rows = OutboxRows()
+            self._lanes[source.partition, topic] = self.outgoing[source.topic, source.partition, topic] = rows
         return rows

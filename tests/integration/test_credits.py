@@ -5,14 +5,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
 from services.credits import store
 from services.credits.domain import MOVES
 from services.credits.service import SPEC
-from shared.events import Candidate, Event, InmailStatusChangedV1, ReplyRecordedV1
+from shared.events import STRUCTURED_HEADERS, Candidate, Event, InmailStatusChangedV1, ReplyRecordedV1, encode
 from shared.postgres import acquire, transaction
-from shared.stream.records import Incoming, Position
+from shared.stream.records import Incoming, Position, RawRecord
 from shared.testing.builders import (
     after,
     contract_ended,
@@ -136,6 +137,30 @@ async def test_r24_a_denial_is_published_once(service: Harness) -> None:
     emitted = await service.feed(ACCOUNTING_FACTS, status("scheduled"), status("scheduled"), status("sent"))
     assert kinds(emitted) == ["INSUFFICIENT_CREDITS", "charged"]
     assert await balances(service) == (0, -1, 0, 1, 0)
+
+
+async def test_both_topics_in_one_batch_leave_in_the_order_of_their_entry_numbers(service: Harness) -> None:
+    def raw(topic: str, offset: int, seconds: float, made: AnyEvent) -> RawRecord:
+        at = after(days=40, seconds=seconds)
+        return RawRecord(Position(topic, 0, offset), at, made.subject.encode(), encode(made), tuple(STRUCTURED_HEADERS))
+
+    records = [
+        raw(CONTRACT_EVENTS, 0, 1, OPENING[0]),
+        raw(CONTRACT_EVENTS, 1, 2, OPENING[1]),
+        raw(CONTRACT_EVENTS, 2, 4, credits_refreshed(at=after(days=30))),
+        raw(ACCOUNTING_FACTS, 0, 0, status("scheduled")),
+        raw(ACCOUNTING_FACTS, 1, 3, status("sent")),
+        raw(ACCOUNTING_FACTS, 2, 5, reply()),
+    ]
+    (outcome,) = await service.processor.process(records, service.claims)
+    lines = [orjson.loads(payload or b"")["data"] for row in outcome.rows for payload in row.payloads]
+    assert [(line["entry_number"], line["kind"]) for line in lines] == [
+        (1, "granted"),
+        (2, "held"),
+        (3, "captured"),
+        (4, "granted"),
+        (5, "returned"),
+    ]
 
 
 async def test_redelivered_facts_change_nothing_and_are_counted(service: Harness) -> None:

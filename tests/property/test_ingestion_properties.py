@@ -150,6 +150,11 @@ class Run:
         return [event.data for topic, event in self.emitted if topic == CONVERSATION_EVENTS]
 
 
+@given(st.text())
+def test_normalising_again_changes_nothing(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
+
+
 @given(threads(), st.randoms(use_true_random=False))
 @settings(max_examples=300, deadline=None)
 def test_any_order_of_arrival_ends_alike(events: list[Event[Any]], random: Any) -> None:

@@ -370,6 +370,11 @@ def test_a_repeat_is_told_from_a_further_reply() -> None:
     assert [r.event.data.type for r in book.repeats] == ["reply.recorded.v1", "inmail.status_changed.v1"]
 
 
+@pytest.mark.parametrize("name", ["scheduled", "sent", "withdrawn", "cancelled", "undelivered"])
+def test_a_status_told_again_is_a_repeat(name: str) -> None:
+    assert len(opened(status("i", name), status("i", name)).repeats) == 1
+
+
 def test_arrival_merges_the_topics_by_time_and_keeps_each_partitions_order() -> None:
     def at(seconds: int) -> datetime:
         return DAY_0 + timedelta(seconds=seconds)
@@ -468,7 +473,12 @@ def test_r23_an_ended_contract_is_not_refreshed() -> None:
 
 def test_r23_a_refresh_from_before_the_end_that_comes_late_expires_at_once() -> None:
     book = decided(started(10), ended(), refreshed("2026-02"))
-    assert [(e.kind, e.amount) for e in book.entries[-2:]] == [("granted", 10), ("expired", 10)]
+    assert [(e.kind, e.amount) for e in book.entries] == [("granted", 10), ("expired", 10)] * 2
+
+
+def test_r23_of_two_ends_the_newest_counts() -> None:
+    book = decided(started(10), ended(DAY_0 + timedelta(days=90)), ended(), started(5, at=DAY_0 + timedelta(days=70)))
+    assert book.contracts["c"].ended
 
 
 def test_r23_a_second_end_changes_nothing_more() -> None:

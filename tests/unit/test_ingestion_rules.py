@@ -481,6 +481,7 @@ def test_r16_sent_after_its_cancellation_is_told_and_answered_by_later_replies_o
     talk = Talk(sent(), follow_up_scheduled(at=after(hours=1)), reply(text="Hi"))
     assert talk.then(follow_up_sent(at=after(hours=23))) == ["inmail.status_changed"]
     assert talk.statuses[-1] == ("inmail-2", "sent")
+    assert talk.thread.inmails["inmail-2"].cancelled_at == after(days=1)
     assert [data.inmail_id for data in talk.all(ReplyRecordedV1)] == ["inmail-1"]
     talk.then(reply(reply_id="reply-2", text="Hi", at=after(days=2)))
     assert talk.last(ReplyRecordedV1).inmail_id == "inmail-2"
@@ -575,7 +576,10 @@ def test_r21_the_newest_reassignment_owns_and_an_owner_is_no_follower() -> None:
 def test_r21_without_a_reassignment_the_seat_of_the_first_inmail_owns_however_late_it_comes() -> None:
     talk = Talk(follow_up_sent(at=after(days=2), seat_id="seat-9"))
     assert talk.last(ThreadAudienceChangedV1).owner_seat_id == "seat-9"
-    assert talk.then(sent(at=after(days=1))) == ["inmail.status_changed", "thread.audience_changed"]
+    assert talk.then(sent(inmail_id="inmail-9", at=after(days=1))) == [
+        "inmail.status_changed",
+        "thread.audience_changed",
+    ]
     assert talk.last(ThreadAudienceChangedV1).owner_seat_id == "seat-1"
 
 
@@ -584,6 +588,12 @@ def test_r21_words_of_one_instant_end_alike_in_any_order(words: tuple[Any, Any])
     talk = Talk(sent(), *(word(at=after(hours=1)) for word in words))
     assert talk.thread.audience is not None
     assert talk.thread.audience.follower_seat_ids == ("seat-2",)
+
+
+@pytest.mark.parametrize("owners", [("seat-2", "seat-3"), ("seat-3", "seat-2")])
+def test_r21_reassignments_of_one_instant_end_alike_in_any_order(owners: tuple[str, str]) -> None:
+    talk = Talk(sent(), *(reassigned(seat_id=owner, at=after(hours=1)) for owner in owners))
+    assert talk.last(ThreadAudienceChangedV1).owner_seat_id == "seat-3"
 
 
 # Numbers

@@ -58,7 +58,8 @@ def test_r03_a_wording_is_recognised_with_any_of_the_names_or_none() -> None:
     assert wording is not None
     assert "Ana" in text
     assert wording.says(normalise(text.upper()), ["Bo", "Ana"])
-    assert wording.says(normalise(render("not_interested", "en", " ")[1]), [])
+    assert render("not_interested", "en", " ") == render("not_interested", "en", None)
+    assert wording.says(normalise(render("not_interested", "en", None)[1]), [])
     assert not wording.says(normalise(text), ["Bo"])
     assert not wording.says(normalise(text + " Call me in May."), ["Ana"])
 

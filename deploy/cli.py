@@ -1,0 +1,61 @@
+"""The command `inmail`: each subcommand is a module of `deploy.commands`, imported only when it runs."""
+
+import importlib
+import sys
+
+import click
+
+COMMANDS = {
+    "up": "Start everything on this machine and keep it up until Ctrl-C",
+    "demo": "Play real traffic through a real stack, show what happened and verify it",
+    "classify": "Classify replies: JSON Lines {id, text} in, JSON Lines out",
+    "doctor": "Check that this machine can run the stack",
+    "dlq": "List, show and redrive dead letters",
+    "replay": "Set the stored position of a service back",
+    "topics": "Show the topics, and create those that are missing",
+    "bench": "Measure throughput, latency and memory",
+}
+PROBLEM_EXIT_CODE = 1
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands without importing them: `inmail classify` should not load Kafka."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"deploy.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)  # noqa: S101  a slip of ours, not of the user
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="inmail-responses")
+def cli() -> None:
+    """InMail Responses: what candidates reply becomes outcomes, notifications, credits and an awaiting-reply folder."""
+
+
+def main() -> None:
+    """Run the command; exit codes are 0, 1 (failed) and 2 (usage)."""
+    from deploy.local.errors import StackError  # noqa: PLC0415  only commands that start something can raise it
+
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except StackError as error:
+        click.echo(f"{error.cause}\nCure: {error.cure}", err=True)
+        sys.exit(PROBLEM_EXIT_CODE)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(PROBLEM_EXIT_CODE)

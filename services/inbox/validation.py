@@ -1,0 +1,187 @@
+"""What one upstream event would do: asked of the services that would read it, without a side effect anywhere."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+import httpx
+import orjson
+
+from shared.events import InvalidRecordError, decode
+from shared.settings import Settings
+from shared.topics import (
+    ACCOUNTING_FACTS,
+    CONTRACT_EVENTS,
+    CREDIT_EVENTS,
+    MESSAGING_EVENTS,
+    PRIVACY_EVENTS,
+    TOPICS,
+    UPSTREAM_VALUE_BYTES_MAX,
+)
+
+logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+ANSWER_SECONDS_MAX: Final = 5.0
+EVENT_BYTES_MAX: Final = UPSTREAM_VALUE_BYTES_MAX
+
+_TOPIC_BY_TYPE: Final = {
+    event_type: topic.name for topic in TOPICS.values() if topic.upstream for event_type in topic.types
+}
+_OUTCOMES: Final = {"interested": "accepted", "not_interested": "declined"}
+_KINDS: Final = {
+    "thread.locked.v1": "lock",
+    "thread.unlocked.v1": "unlock",
+    "follow_up.cancelled.v1": "follow_up_cancelled",
+    "credit.posted.v1": "ledger",
+    "credit.denied.v1": "denied",
+}
+_SHOWN: Final = (
+    "thread_id",
+    "inmail_id",
+    "reply_id",
+    "message_id",
+    "contract_id",
+    "status",
+    "content",
+    "choice",
+    "owner_seat_id",
+    "reason",
+    "amount",
+    "balance_after",
+    "effective_at",
+)
+"""Fields of an effect's event that its answer shows; none names a person."""
+
+
+class Tried(NamedTuple):
+    """What a service would do with a record; `emitted` are topic and event."""
+
+    verdict: str
+    reason: str | None
+    detail: str | None
+    parked: bool
+    emitted: tuple[tuple[str, Json], ...]
+
+
+class Validator:
+    """Answers for one event at a time; `client` reaches the other services."""
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._urls = {
+            MESSAGING_EVENTS: settings.ingestion_url,
+            CONTRACT_EVENTS: settings.credits_url,
+            ACCOUNTING_FACTS: settings.credits_url,
+        }
+        self._transport = transport
+
+    async def validate(self, value: bytes | None) -> Json:
+        """Say what an event would do; None is one that is too large to be read."""
+        topic = _topic_of(value)
+        if not isinstance(topic, str):
+            return _dead(topic)
+        subject = orjson.loads(value or b"")["subject"]
+        if topic == PRIVACY_EVENTS:
+            return _accepted([{"kind": "unknown", "part": "erasure", "detail": "every service erases for itself"}])
+        tried = await self._try(topic, [(subject, (value or b"").decode())])
+        if tried is None:
+            return _accepted([_unknown("verdict")])
+        first = tried[0]
+        if first.verdict != "accepted":
+            return {"verdict": first.verdict, "reason": first.reason, "detail": first.detail, "effects": []}
+        if first.parked:
+            return _accepted([{"kind": "parked"}])
+        effects = [effect for emitted in first.emitted for effect in _effects(*emitted)]
+        return _accepted((effects or [{"kind": "recorded"}]) + await self._ledger(first.emitted))
+
+    async def _ledger(self, emitted: Iterable[tuple[str, Json]]) -> list[Json]:
+        """What credits would post for the accounting facts among the emitted events."""
+        facts = [(event["data"]["contract_id"], orjson.dumps(event).decode()) for topic, event in emitted if topic == ACCOUNTING_FACTS]
+        if not facts:
+            return []
+        tried = await self._try(ACCOUNTING_FACTS, facts)
+        if tried is None:
+            return [_unknown("ledger")]
+        effects: list[Json] = []
+        for one in tried:
+            if one.parked:
+                effects.append({"kind": "parked", "part": "ledger", "detail": "the contract or the seat is not known yet"})
+            effects += [effect for event in one.emitted for effect in _effects(*event)]
+        return effects
+
+    async def _try(self, topic: str, records: Iterable[tuple[str, str]]) -> list[Tried] | None:
+        """Ask the service that reads a topic; None if it gives no answer."""
+        url = self._urls[topic]
+        if not url:
+            return None
+        body = {"records": [{"topic": topic, "key": key, "value": value} for key, value in records]}
+        try:
+            async with httpx.AsyncClient(transport=self._transport, timeout=ANSWER_SECONDS_MAX) as client:
+                answer = await client.post(f"{url.rstrip('/')}/internal/dry-run", content=orjson.dumps(body))
+                answer.raise_for_status()
+                return [_tried(result) for result in answer.json()["results"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            logger.warning("no answer about %s: %s", topic, type(error).__name__)
+            return None
+
+
+def _topic_of(value: bytes | None) -> str | InvalidRecordError:
+    """The topic that an event belongs on, or what makes it a dead letter on any."""
+    if value is None:
+        return InvalidRecordError("TOO_LARGE", f"more than {EVENT_BYTES_MAX} bytes")
+    try:
+        envelope = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return InvalidRecordError("INVALID_JSON", "does not parse")
+    event_type = envelope.get("type") if isinstance(envelope, dict) else None
+    if not isinstance(event_type, str):
+        return InvalidRecordError("INVALID_EVENT", "type: missing or no text")
+    topic = _TOPIC_BY_TYPE.get(event_type)
+    if topic is None:
+        return InvalidRecordError("UNKNOWN_TYPE", "type: no upstream topic carries it")
+    subject = envelope.get("subject")
+    try:
+        decode(value, key=subject.encode() if isinstance(subject, str) else None, headers=(), topic=topic)
+    except InvalidRecordError as error:
+        return error
+    return topic
+
+
+def _tried(result: Json) -> Tried:
+    return Tried(
+        result["verdict"],
+        result["reason"],
+        result["detail"],
+        result["parked"],
+        tuple((emitted["topic"], emitted["event"]) for emitted in result["emitted"]),
+    )
+
+
+def _effects(topic: str, event: Json) -> list[Json]:
+    """What an emitted event stands for. An accounting fact repeats a conversation event and is nothing of its own."""
+    if topic == ACCOUNTING_FACTS:
+        return []
+    event_type, data = event["type"], event["data"]
+    if event_type == "classification.requested.v1":
+        choice = data.get("choice")
+        if choice is None:
+            return [{"kind": "to_be_classified", "reply_id": data["reply_id"]}]
+        return [{"kind": "outcome", "outcome": _OUTCOMES[choice], "source": "choice", "reply_id": data["reply_id"]}]
+    effect: Json = {"kind": _KINDS.get(event_type, "recorded"), "type": event_type}
+    effect |= {name: data[name] for name in _SHOWN if name in data}
+    if topic == CREDIT_EVENTS and "kind" in data:
+        effect["posting"] = data["kind"]
+    return [effect]
+
+
+def _accepted(effects: list[Json]) -> Json:
+    return {"verdict": "accepted", "reason": None, "detail": None, "effects": effects}
+
+
+def _dead(error: InvalidRecordError) -> Json:
+    return {"verdict": "dead_letter", "reason": error.reason, "detail": error.detail, "effects": []}
+
+
+def _unknown(part: str) -> Json:
+    return {"kind": "unknown", "part": part, "detail": "the service that decides it gives no answer"}
