@@ -28,7 +28,7 @@ def normalise(text: str) -> str:
         # The other steps leave ASCII as it is, and most replies are ASCII.
         folded = _INVISIBLE.sub("", text).lower()
     else:
-        # The invisible first, as they keep apart letters that NFKC composes; NFKC again, as folding undoes some of that.
+        # The invisible first, as they keep apart letters that NFKC composes; NFKC again, as folding undoes some.
         folded = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
         folded = unicodedata.normalize("NFKC", folded)
     return _trimmed(" ".join(folded.split()))

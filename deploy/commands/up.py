@@ -9,11 +9,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from deploy.commands.stack import DESCRIPTION
 from deploy.commands.terminal import progress_reporter
 from deploy.local.stack import LocalStack
 from deploy.local.system import ROOT, LocalSystem
 
-DESCRIPTION = ROOT / ".run" / "stack.json"
 STATE = ROOT / ".run" / "stack"
 
 

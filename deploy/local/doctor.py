@@ -120,7 +120,7 @@ async def _kafka_jars() -> str:
 
 
 async def _external_kafka(bootstrap: str) -> str:
-    first = bootstrap.split(",")[0]
+    first = bootstrap.partition(",")[0]
     host, _, port = first.rpartition(":")
     return await _connect(host or first, int(port) if host else KAFKA_PORT, KAFKA_VARIABLE)
 

@@ -32,11 +32,13 @@ async def probe(bootstrap: str) -> None:
     try:
         await admin.start()
         await admin.create_topics([NewTopic(topic, 1, 1)])
-        await _wait_for_topic(admin, topic, listed=True)  # a producer that comes too early logs an error
-        await _produce(bootstrap, topic)
-        # Answered only once the coordinator has loaded its part of the offsets topic.
-        await admin.list_consumer_group_offsets(PROBE_NAME)
-        await admin.delete_topics([topic])
+        try:
+            await _wait_for_topic(admin, topic, listed=True)  # a producer that comes too early logs an error
+            await _produce(bootstrap, topic)
+            # Answered only once the coordinator has loaded its part of the offsets topic.
+            await admin.list_consumer_group_offsets(PROBE_NAME)
+        finally:
+            await admin.delete_topics([topic])
         await _wait_for_topic(admin, topic, listed=False)
     finally:
         await admin.close()

@@ -208,7 +208,7 @@ class EmbeddedPostgres:
                 os.chown(path, account.uid, account.gid)
         child = await ChildProcess.start(
             [
-                postgres_bin(account) / "initdb",
+                await self._program("initdb"),
                 f"--pgdata={work / 'cluster'}",
                 f"--username={USER}",
                 f"--pwfile={password_file}",
@@ -237,6 +237,10 @@ class EmbeddedPostgres:
         (work / "cluster").rename(pgdata)
         shutil.rmtree(work)
 
+    async def _program(self, name: str) -> Path:
+        # In a thread: it may have to copy 40 MiB, and Kafka starts in this loop at the same time.
+        return await asyncio.to_thread(postgres_bin, self._account) / name
+
     def _make_public_parent(self, parent: Path) -> None:
         if parent == self.data_dir:
             return
@@ -263,7 +267,7 @@ class EmbeddedPostgres:
         )
 
     async def _start_once(self) -> None:
-        command: list[str | Path] = [postgres_bin(self._account) / "postgres", "-D", self.pgdata, "-p", str(self.port)]
+        command: list[str | Path] = [await self._program("postgres"), "-D", self.pgdata, "-p", str(self.port)]
         for name, value in _SETTINGS.items():
             command += ["-c", f"{name}={value}"]
         # Not by pg_ctl: it would detach the server from us, and then a killed parent leaves an orphan.

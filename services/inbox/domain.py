@@ -1,8 +1,8 @@
 """The rules of the inbox: what a thread's facts add up to, and what of it a recruiter is shown.
 
-Pure: every function depends on its arguments alone. `learn_fact` and `learn_outcome` change the thread they are given and
-nothing else. A thread's own facts come numbered and in order; outcomes come on another topic, so one whose reply the
-thread has not seen yet has to wait (`is_reached`).
+Pure: every function depends on its arguments alone; `learn_fact` and `learn_outcome` change the thread they are given
+and nothing else. A thread's own facts come numbered and in order; outcomes come on another topic, so one whose reply
+the thread has not seen yet has to wait (`is_reached`).
 """
 
 from collections.abc import Callable, Iterable
@@ -157,7 +157,7 @@ def thread_state(thread: Thread) -> ThreadStateV1 | None:
 # The thread's own facts
 
 
-def learn_fact(thread: Thread, data: Any) -> bool:  # noqa: ANN401  one of the types of _LEARN
+def learn_fact(thread: Thread, data: Any) -> bool:
     """Add the next conversation event to a thread; False for a number that the thread has had already."""
     if data.thread_version <= thread.version:
         return False

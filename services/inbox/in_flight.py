@@ -12,8 +12,8 @@ _THREADS_MAX: Final = 100_000
 class StatesInFlight:
     """Tells a state that is merely older than the table, while the newer one is on its way, from one that stays behind.
 
-    Only a shortcut: whatever is in doubt counts as behind, and a state sent once too often does no harm. So everything is
-    forgotten when the records read do not follow the ones before: another process may have read in between, or a
+    Only a shortcut: whatever is in doubt counts as behind, and a state sent once too often does no harm. So everything
+    is forgotten when the records read do not follow the ones before: another process may have read in between, or a
     transaction was rolled back.
     """
 

@@ -1,6 +1,7 @@
 """Where credits lie, read off the ledger's postings. Pure."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
@@ -28,7 +29,7 @@ class Postings(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Credits:
-    """A contract's credits at an instant: `granted` is the sum of the others but `returned`, which `available` holds."""
+    """A contract's credits at an instant: `granted` is the sum of all others but `returned`, a part of `available`."""
 
     granted: int
     available: int
@@ -39,11 +40,11 @@ class Credits:
     returned: int
 
 
-def position(kinds: Set[LedgerKind]) -> Position:
+def position(kinds: AbstractSet[LedgerKind]) -> Position:
     """Where an InMail's credit lies after postings, each kind of which occurs at most once.
 
-    The kinds alone decide, for at an instant in the past postings may be in effect in another order than they were made:
-    a `charged` from before the `released` of the same InMail, say.
+    The kinds alone decide, for at an instant in the past postings may be in effect in another order than they were
+    made: a `charged` from before the `released` of the same InMail, say.
     """
     if kinds & _BACK:
         return "free"
@@ -55,9 +56,9 @@ def position(kinds: Set[LedgerKind]) -> Position:
 def credits_at(postings: Iterable[Postings], *, granted: int, expired: int) -> Credits:
     """Say where a contract's credits lie, from the postings in effect at an instant and the sums granted and expired.
 
-    Each credit lies in one place, so the places add up to what was granted. An InMail answered in time has its `returned`
-    in effect at the time of that reply, so one that is taken and was sent within the window is not answered; and one that
-    was answered too late has left the window.
+    Each credit lies in one place, so the places add up to what was granted. An InMail answered in time has its
+    `returned` in effect at the time of that reply, so one that is taken and was sent within the window is not answered;
+    and one that was answered too late has left the window.
     """
     amounts: dict[tuple[Position, bool], int] = {}
     returned = 0
@@ -79,10 +80,8 @@ def credits_at(postings: Iterable[Postings], *, granted: int, expired: int) -> C
     )
 
 
-def is_settled(
-    inmail: Inmail, kinds: Set[LedgerKind], *, denied: bool, answered_at: datetime | None
-) -> bool:
-    """Whether the ledger has posted all that an InMail's facts call for; `answered_at` is the first human reply's time."""
+def is_settled(inmail: Inmail, kinds: AbstractSet[LedgerKind], *, denied: bool, answered_at: datetime | None) -> bool:
+    """Whether the ledger has posted all that an InMail's facts call for; `answered_at` is its first human reply's."""
     return inmail.credit_cost == 0 or position(kinds) == _called_for(inmail, denied=denied, answered_at=answered_at)
 
 

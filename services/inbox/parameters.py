@@ -125,7 +125,9 @@ async def bounded_body(request: Request, bytes_max: int) -> bytes | None:
 
 def _bad_body(error: ValidationError) -> ProblemError:
     # Messages of pydantic are about kinds of error; the values, which may be anything, stay out.
-    errors = {".".join(map(str, e["loc"])) or "body": e["msg"] for e in error.errors(include_url=False, include_input=False)}
+    errors = {
+        ".".join(map(str, e["loc"])) or "body": e["msg"] for e in error.errors(include_url=False, include_input=False)
+    }
     if any(e["type"] == "json_invalid" for e in error.errors(include_url=False, include_input=False)):
         return ProblemError(
             400,
@@ -143,7 +145,7 @@ def _unprocessable(errors: dict[str, str]) -> ProblemError:
         "invalid-body",
         "Invalid body",
         detail="; ".join(f"{name}: {message}" for name, message in errors.items()),
-        cure="Send {outcome: accepted or declined, corrected_by: an id of 1 to 128 characters, version?: a number from 1}.",
+        cure="Send {outcome: accepted or declined, corrected_by: 1 to 128 characters, version?: a number from 1}.",
         extra={"errors": errors},
     )
 

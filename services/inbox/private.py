@@ -1,4 +1,4 @@
-"""Every statement about candidates' names: one table, so that there is one place to erase. Texts are not kept at all."""
+"""Every statement about candidates' names: one table, so that there is one place to erase. Texts are not kept."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final

@@ -82,9 +82,7 @@ class Projection:
         self._publish(turn)
         await self._send_again(turn, behind)
 
-    async def _load(
-        self, turn: _Turn, conversation: Sequence[AnyIncoming], outcomes: Sequence[AnyIncoming]
-    ) -> None:
+    async def _load(self, turn: _Turn, conversation: Sequence[AnyIncoming], outcomes: Sequence[AnyIncoming]) -> None:
         turn.threads = await store.load_threads(
             turn.tx, {incoming.event.subject for incoming in (*conversation, *outcomes)}
         )

@@ -8,7 +8,8 @@ import asyncpg
 
 from services.inbox import private
 from services.inbox.domain import CREDIT_WINDOW, Inmail, Thread
-from services.inbox.rates import Month, Postings
+from services.inbox.ledger import Postings
+from services.inbox.rates import Month
 from services.inbox.store import CorrectionRow, DenialRow, EntryRow, FactRow
 from shared.events import ThreadStatus
 
@@ -23,8 +24,8 @@ LIMIT $5
 """
 
 _THREAD = """
-SELECT thread_id, version, contract_id, candidate_id, named_at, locale, located_at, owner_seat_id, phase, last_inmail_at,
-       first_response_at, locked, draft_choice, outcome_version, outcome, outcome_source
+SELECT thread_id, version, contract_id, candidate_id, named_at, locale, located_at, owner_seat_id, phase,
+       last_inmail_at, first_response_at, locked, draft_choice, outcome_version, outcome, outcome_source
 FROM thread WHERE thread_id = $1 AND status IS NOT NULL
 """
 
@@ -59,7 +60,7 @@ _POSTINGS = """
 SELECT kinds, in_window, sum(amount)::bigint AS amount
 FROM (
     SELECT array_agg(DISTINCT kind ORDER BY kind) AS kinds, min(amount) AS amount,
-           coalesce(min(effective_at) FILTER (WHERE kind IN ('captured', 'charged')) >= $2 - $3::interval, false)
+           coalesce(min(effective_at) FILTER (WHERE kind IN ('captured', 'charged')) >= $3, false)
                AS in_window
     FROM entry
     WHERE contract_id = $1 AND effective_at <= $2 AND inmail_id IS NOT NULL AND kind NOT IN ('granted', 'expired')
@@ -152,9 +153,7 @@ async def denial(connection: asyncpg.Connection, inmail_id: str) -> DenialRow | 
     return None if row is None else DenialRow(**row)
 
 
-async def entries(
-    connection: asyncpg.Connection, contract_id: str, *, after_number: int, limit: int
-) -> list[EntryRow]:
+async def entries(connection: asyncpg.Connection, contract_id: str, *, after_number: int, limit: int) -> list[EntryRow]:
     """Give at most `limit` lines of a contract's ledger behind a number, in their order."""
     return [EntryRow(**row) for row in await connection.fetch(_ENTRIES, contract_id, after_number, limit)]
 
@@ -163,7 +162,7 @@ async def postings(
     connection: asyncpg.Connection, contract_id: str, as_of: datetime
 ) -> tuple[list[Postings], int, int]:
     """Give what was posted for InMails by an instant, counted by kinds, and the sums granted and expired."""
-    groups = await connection.fetch(_POSTINGS, contract_id, as_of, CREDIT_WINDOW)
+    groups = await connection.fetch(_POSTINGS, contract_id, as_of, as_of - CREDIT_WINDOW)
     sums: Any = await connection.fetchrow(_GRANTS, contract_id, as_of)
     return (
         [Postings(frozenset(row["kinds"]), row["in_window"], row["amount"]) for row in groups],

@@ -97,7 +97,7 @@ def _pending(
     *,
     denied: bool,
 ) -> list[str]:
-    """What the facts call for and has not been consumed, named by the receipt's parts; `sent` and `answer` may never come."""
+    """What is called for and has not been consumed, by the receipt's parts; `sent` and `answer` may never come."""
     answered_at = min((_time(link) for link in human), default=None)
     kinds: set[Any] = {entry.kind for entry in entries}
     classified = {link.data["reply_id"] for link in outcomes}

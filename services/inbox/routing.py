@@ -28,11 +28,12 @@ class EncodedRoute(Route):
         super().__init__(path, _answering(endpoint), methods=[method])
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match on the raw path, where an encoded slash is no separator."""
+        """Match on the raw path, where an encoded slash is no separator. No path has two routes, so it alone counts."""
         raw = scope.get("raw_path")
         if raw is not None:
             scope = {**scope, "path": raw.decode("latin-1"), "root_path": ""}
-        return super().matches(scope)
+        match, child = super().matches(scope)
+        return (Match.NONE if match is Match.NONE else Match.FULL), child
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, with a problem where the path does not know the method."""

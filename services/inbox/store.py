@@ -1,4 +1,4 @@
-"""The SQL that writes: what a batch of events reads and changes. A fixed number of statements a batch, rows in key order."""
+"""The SQL that writes: what a batch of events reads and changes. A fixed number of statements, rows in key order."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -12,8 +12,8 @@ from services.inbox.domain import Inmail, Thread
 
 # Whoever holds the thread's partition is the only writer; the lock makes one that lost it unawares wait or fail.
 _LOAD_THREADS = """
-SELECT thread_id, version, contract_id, candidate_id, named_at, locale, located_at, owner_seat_id, phase, last_inmail_at,
-       first_response_at, locked, draft_choice, outcome_version, outcome, outcome_source
+SELECT thread_id, version, contract_id, candidate_id, named_at, locale, located_at, owner_seat_id, phase,
+       last_inmail_at, first_response_at, locked, draft_choice, outcome_version, outcome, outcome_source
 FROM thread WHERE thread_id = ANY($1::text[]) ORDER BY thread_id FOR NO KEY UPDATE
 """
 

@@ -97,7 +97,11 @@ class Validator:
 
     async def _ledger(self, emitted: Iterable[tuple[str, Json]]) -> list[Json]:
         """What credits would post for the accounting facts among the emitted events."""
-        facts = [(event["data"]["contract_id"], orjson.dumps(event).decode()) for topic, event in emitted if topic == ACCOUNTING_FACTS]
+        facts = [
+            (event["data"]["contract_id"], orjson.dumps(event).decode())
+            for topic, event in emitted
+            if topic == ACCOUNTING_FACTS
+        ]
         if not facts:
             return []
         tried = await self._try(ACCOUNTING_FACTS, facts)
@@ -106,7 +110,9 @@ class Validator:
         effects: list[Json] = []
         for one in tried:
             if one.parked:
-                effects.append({"kind": "parked", "part": "ledger", "detail": "the contract or the seat is not known yet"})
+                effects.append(
+                    {"kind": "parked", "part": "ledger", "detail": "the contract or the seat is not known yet"}
+                )
             effects += [effect for event in one.emitted for effect in _effects(*event)]
         return effects
 
@@ -133,7 +139,8 @@ def _topic_of(value: bytes | None) -> str | InvalidRecordError:
     try:
         envelope = orjson.loads(value)
     except orjson.JSONDecodeError:
-        return InvalidRecordError("INVALID_JSON", "does not parse")
+        # Either it is no JSON, or it holds what no event may; any topic's reader tells which.
+        return _refused(value, None, MESSAGING_EVENTS) or InvalidRecordError("INVALID_JSON", "does not parse")
     event_type = envelope.get("type") if isinstance(envelope, dict) else None
     if not isinstance(event_type, str):
         return InvalidRecordError("INVALID_EVENT", "type: missing or no text")
@@ -141,11 +148,15 @@ def _topic_of(value: bytes | None) -> str | InvalidRecordError:
     if topic is None:
         return InvalidRecordError("UNKNOWN_TYPE", "type: no upstream topic carries it")
     subject = envelope.get("subject")
+    return _refused(value, subject.encode() if isinstance(subject, str) else None, topic) or topic
+
+
+def _refused(value: bytes, key: bytes | None, topic: str) -> InvalidRecordError | None:
     try:
-        decode(value, key=subject.encode() if isinstance(subject, str) else None, headers=(), topic=topic)
+        decode(value, key=key, headers=(), topic=topic)
     except InvalidRecordError as error:
         return error
-    return topic
+    return None
 
 
 def _tried(result: Json) -> Tried:

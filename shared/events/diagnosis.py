@@ -168,9 +168,11 @@ def _parse(value: bytes | None) -> tuple[object, _FlawError | None]:
         return _UNREADABLE, _FlawError("INVALID_JSON", "value: null")
     try:
         document = from_json(value, allow_inf_nan=False)
+        return document, _forbidden_character(document)
+    except RecursionError:
+        return _UNREADABLE, _FlawError("INVALID_JSON", "value: nested too deeply")
     except ValueError:
         return _parse_leniently(value)
-    return document, _forbidden_character(document)
 
 
 def _parse_leniently(value: bytes) -> tuple[object, _FlawError | None]:

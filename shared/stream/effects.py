@@ -86,8 +86,8 @@ class Effects:
         self.marks[incoming.position] = result
 
     def _rows(self, source: Position, topic: str) -> OutboxRows:
-        # Topics joined by key share the partition and its owner, and what they cause for a key leaves in one order: so one
-        # row per partition and target, under the source topic that came first.
+        # Topics joined by key share the partition and its owner, and what they cause for a key leaves in one order: so
+        # one row per partition and target, under the source topic that came first.
         rows = self._lanes.get((source.partition, topic))
         if rows is None:
             rows = OutboxRows()

@@ -315,10 +315,11 @@ async def test_the_audit_finds_a_balance_that_the_ledger_does_not_explain(servic
     assert [row[0] for row in await pool.fetch("SELECT entry_number FROM audited")] == [5]
 
 
-async def test_the_audit_sets_its_gauge(service: Harness) -> None:
-    registry = service.resources.metrics.registry
+async def test_the_audit_sets_its_gauge(service: Harness, admin: asyncpg.Connection) -> None:
+    """A contract with balances and no lines: 3 credits too many are granted, and 3 too many available."""
+    await admin.execute("INSERT INTO contract VALUES ('stray', 3, 4, now(), NULL, 0, 3, 3, 0, 0, 0)")
     await service.feed(CONTRACT_EVENTS, *OPENING)
-    assert registry.get_sample_value("inmail_ledger_imbalance_credits") == 0
+    assert service.resources.metrics.registry.get_sample_value("inmail_ledger_imbalance_credits") == 6
 
 
 def incoming(made: AnyEvent) -> Incoming[Any]:

@@ -129,7 +129,7 @@ async def test_postgres_frozen_does_not_answer_and_then_does(own_postgres: Embed
 
 async def test_postgres_wants_the_password(own_postgres: EmbeddedPostgres) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
-        await asyncpg.connect(own_postgres.dsn, password="wrong")
+        await asyncpg.connect(own_postgres.dsn, password="wrong")  # noqa: S106 - that it is wrong is the test
 
 
 async def test_postgres_starts_in_a_folder_closed_to_other_users(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ async def test_a_child_that_dies_too_often_is_given_up_with_its_last_words(super
 async def test_a_child_that_never_gets_ready_is_killed(supervisor: Supervisor) -> None:
     url = f"http://127.0.0.1:{free_port()}/ready"
     spec = ChildSpec(name="slow", command=SLEEPER, ready=url, ready_seconds_max=0.3, restart=NEVER_RESTART)
-    with pytest.raises(StackError, match="was not ready in ready_seconds_max=0.3 s"):
+    with pytest.raises(StackError, match=r"was not ready in ready_seconds_max=0\.3 s"):
         await supervisor.start(spec)
     assert supervisor.children["slow"].pid is None
 
@@ -288,7 +288,7 @@ async def test_a_changed_jar_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(maven, "download", wrong)
     with pytest.raises(StackError, match="sha256"):
         await jars.ensure_jars()
-    assert not list(tmp_path.rglob("*.jar"))
+    assert not list(tmp_path.rglob("*.jar"))  # noqa: ASYNC240 - a look at a small folder
 
 
 async def test_without_network_the_error_says_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -311,6 +311,16 @@ def test_invalid_json(value: bytes | None) -> None:
         assert (error.source, error.id, error.content_hash) == (None, None, None)
 
 
+@pytest.mark.parametrize("depth", [*range(190, 210), 900, 990, 1000, 3000])
+@pytest.mark.parametrize("innermost", [b"1", b'"\\u0000"', b'"\\ud800"', b'"NaN"'])
+def test_any_depth_is_survived(depth: int, innermost: bytes) -> None:
+    nested = b'"credit_cost":1,"x":' + b"[" * depth + innermost + b"]" * depth
+    value = encode(SENT).replace(b'"credit_cost":1', nested)
+    survives(value, b"thread-1", STRUCTURED_HEADERS, MESSAGING_EVENTS)
+    if depth > 200:
+        assert refusal(value).reason == "INVALID_JSON"
+
+
 def test_nan_in_an_event_is_no_json() -> None:
     value = encode(SENT).replace(b'"credit_cost":1', b'"credit_cost":1,"x":NaN')
     assert refusal(value).reason == "INVALID_JSON"

@@ -64,8 +64,8 @@ class Group:
 class Features:
     """The features of a batch of texts.
 
-    `dense` is (texts, len(dense_names())). `cues` is (texts, classes): how often each class of the lexicon is said and
-    not negated. `words` is the number of words of each text.
+    `dense` is (texts, len(dense_names())). `cues` is (texts, classes): how often each class of the lexicon is said,
+    negated or not. `words` is the number of words of each text, `questions` whether it holds a question mark.
     """
 
     groups: tuple[Group, ...]
@@ -160,20 +160,17 @@ def _cue_classes() -> tuple[str, ...]:
 def _tables() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
     """Say of each character what stands for it and of what kind it is."""
     codes = np.arange(_TABLE_CHARS, dtype=np.uint32)
-    kinds = np.full(_TABLE_CHARS, _PLAIN, dtype=np.uint8)
-    for code in range(_TABLE_CHARS):
+    # Beyond the ranges looked at one by one lie scripts in which nearly every character is a letter.
+    kinds = np.full(_TABLE_CHARS, _WORD, dtype=np.uint8)
+    for code in (*range(0x3100), *range(0xFE00, 0x10000), *range(0x1F000, _TABLE_CHARS)):
         character = chr(code)
-        if character.isalpha():
-            kinds[code] = _WORD
-        elif character.isdigit():
+        if character.isdigit():
             kinds[code] = _DIGIT
             codes[code] = ord("0")
-        elif code > 0x7F:
+        elif not character.isalpha():
             category = unicodedata.category(character)
-            if category in {"So", "Sk"}:
-                kinds[code] = _SYMBOL
-            elif category in {"Mn", "Me", "Cf"}:
-                kinds[code] = _DROPPED
+            dropped = category in {"Mn", "Me", "Cf"}
+            kinds[code] = _SYMBOL if category == "So" else _DROPPED if dropped else _PLAIN
     for code in (*range(0xC0, 0x250), *range(0x1E00, 0x1F00)):
         if kinds[code] == _WORD:
             codes[code] = ord(unicodedata.normalize("NFD", chr(code))[0])
@@ -264,9 +261,7 @@ def _joined(first: Words, *others: Words, salt: int) -> Words:
     return _mixed(hashed)
 
 
-def _count_marks(
-    raw: npt.NDArray[np.uint32], kinds: npt.NDArray[np.uint8], text: Ints, count: int
-) -> dict[str, Ints]:
+def _count_marks(raw: npt.NDArray[np.uint32], kinds: npt.NDArray[np.uint8], text: Ints, count: int) -> dict[str, Ints]:
     def counted(flags: Bools) -> Ints:
         return np.bincount(text[flags], minlength=count)
 
@@ -371,7 +366,7 @@ def _dense(
     cues = np.zeros((tokens.count, len(known.classes)), dtype=np.intp)
     for number, name in enumerate(names):
         mine = (members & known.bit(name)) != 0
-        cues[:, known.classes.index(name)] = np.bincount(text[mine & ~negated], minlength=tokens.count)
+        cues[:, known.classes.index(name)] = np.bincount(text[mine], minlength=tokens.count)
         for z, zone in enumerate(zones):
             for n, sign in enumerate((~negated, negated)):
                 dense[text[mine & zone & sign], (2 * z + n) * len(names) + number] = 1

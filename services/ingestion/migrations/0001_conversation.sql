@@ -1,4 +1,5 @@
 -- What ingestion knows of every thread. Facts are added; what follows from them is derived by the domain.
+-- No foreign keys: one module writes these tables, always from a whole thread, and every key would cost a lookup a row.
 
 CREATE TABLE thread (
     thread_id          text        PRIMARY KEY,
@@ -13,7 +14,7 @@ CREATE TABLE thread (
 ) WITH (fillfactor = 70); -- inserted, then updated by each event: room for heap-only updates
 
 CREATE TABLE inmail (
-    thread_id      text        NOT NULL REFERENCES thread,
+    thread_id      text        NOT NULL,
     inmail_id      text        NOT NULL,
     contract_id    text        NOT NULL,
     seat_id        text        NOT NULL,
@@ -35,7 +36,7 @@ CREATE TABLE inmail (
 
 -- Human replies. Away messages are no responses and leave no trace here.
 CREATE TABLE reply (
-    thread_id        text        NOT NULL REFERENCES thread,
+    thread_id        text        NOT NULL,
     reply_id         text        NOT NULL,
     sent_at          timestamptz NOT NULL,
     inmail_id        text        NOT NULL, -- the InMail it answers, decided on arrival
@@ -43,12 +44,11 @@ CREATE TABLE reply (
     template_id      text        NULL,     -- of a refusal that is not its template for any name known yet
     template_version integer     NULL,
     template_locale  text        NULL,
-    PRIMARY KEY (thread_id, reply_id),
-    FOREIGN KEY (thread_id, inmail_id) REFERENCES inmail
+    PRIMARY KEY (thread_id, reply_id)
 );
 
 CREATE TABLE following (
-    thread_id text        NOT NULL REFERENCES thread,
+    thread_id text        NOT NULL,
     seat_id   text        NOT NULL,
     said_at   timestamptz NOT NULL,
     following boolean     NOT NULL,
@@ -57,7 +57,7 @@ CREATE TABLE following (
 
 -- All that names a candidate or comes from their words. Touched by private.py alone, so that there is one place to erase.
 CREATE TABLE private_text (
-    thread_id text NOT NULL REFERENCES thread,
+    thread_id text NOT NULL,
     kind      text NOT NULL CHECK (kind IN ('scheduled_name', 'sent_name', 'unmatched_digest')),
     id        text NOT NULL, -- inmail_id of a name, reply_id of a digest
     content   text NOT NULL,

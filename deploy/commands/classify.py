@@ -1,0 +1,16 @@
+"""`inmail classify`: the model on standard input."""
+
+import sys
+
+import click
+
+from services.classification.cli import BadLineError, classify_jsonl
+
+
+@click.command()
+def command() -> None:
+    """Read JSON Lines {id, text}, write {id, label, confidence, needs_confirmation, signals, model_version} in order."""
+    try:
+        classify_jsonl(click.get_text_stream("stdin", encoding="utf-8"), sys.stdout)
+    except BadLineError as error:
+        raise click.UsageError(f"{error}; each line is a JSON object with id and text") from error

@@ -1,0 +1,194 @@
+"""`inmail dlq`: what the services could not process; look at it, and send it back once its cause is mended."""
+
+import asyncio
+import base64
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+
+import click
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from deploy.commands.stack import kafka_address, kafka_option
+from shared.stream.records import REDRIVE_HEADER
+from shared.topics import SERVICES, dead_letters
+
+_POLL_MS = 200
+_SHOWN_BYTES_MAX = 2_000
+_DLQ_PREFIX = "dlq-"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter as it stands on its topic; `number` is its offset there."""
+
+    service: str
+    number: int
+    reason: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    first_seen: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+service_option = click.option("--service", type=click.Choice(SERVICES), help="Only the dead letters of this service.")
+reason_option = click.option("--reason", help="Only those with this reason, such as INVALID_EVENT.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def command() -> None:
+    """List, show and redrive dead letters."""
+
+
+@command.command("list")
+@service_option
+@reason_option
+@json_option
+@kafka_option
+def list_letters(*, service: str | None, reason: str | None, as_json: bool, kafka: str | None) -> None:
+    """Count the dead letters and list them, newest last; contents are not shown."""
+    letters = asyncio.run(_read(kafka_address(kafka), service, reason))
+    if as_json:
+        hidden = {"key", "value", "headers"}
+        click.echo(json.dumps([{k: v for k, v in asdict(x).items() if k not in hidden} for x in letters]))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("service", "number", "reason", "detail", "from", "first seen"):
+        table.add_column(heading)
+    for x in letters:
+        table.add_row(
+            x.service, str(x.number), x.reason, x.detail, f"{x.topic}[{x.partition}]@{x.offset}", x.first_seen
+        )
+    Console().print(table)
+    counts = Counter(x.reason for x in letters)
+    click.echo(f"{len(letters)} dead letters" + "".join(f", {n} {reason}" for reason, n in counts.most_common()))
+
+
+@command.command("show")
+@click.argument("service", type=click.Choice(SERVICES))
+@click.argument("number", type=int)
+@json_option
+@kafka_option
+def show_letter(*, service: str, number: int, as_json: bool, kafka: str | None) -> None:
+    """Show one dead letter with its original bytes: they may hold people's words."""
+    letter = _only(asyncio.run(_read(kafka_address(kafka), service, None)), number)
+    if as_json:
+        value = base64.b64encode(letter.value).decode() if letter.value is not None else None
+        key = base64.b64encode(letter.key).decode() if letter.key is not None else None
+        headers = [[name, base64.b64encode(v).decode()] for name, v in letter.headers]
+        click.echo(json.dumps({**asdict(letter), "key": key, "value": value, "headers": headers, "encoding": "base64"}))
+        return
+    click.echo(f"{letter.reason}: {letter.detail}")
+    click.echo(f"from {letter.topic}[{letter.partition}]@{letter.offset}, first seen {letter.first_seen}")
+    click.echo(f"key   {letter.key!r}")
+    value = letter.value
+    if value is None:
+        click.echo("value none")
+        return
+    click.echo(f"value {len(value)} bytes")
+    click.echo(value[:_SHOWN_BYTES_MAX].decode("utf-8", "backslashreplace"))
+
+
+@command.command("redrive")
+@service_option
+@reason_option
+@click.option("--number", type=int, multiple=True, help="Only this number (with --service); may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@json_option
+@kafka_option
+def redrive_letters(
+    *, service: str | None, reason: str | None, number: tuple[int, ...], dry_run: bool, as_json: bool, kafka: str | None
+) -> None:
+    """Send dead letters back to where they came from, with their original bytes and key."""
+    if number and service is None:
+        raise click.UsageError("--number counts within one service: name it with --service")
+    sent = asyncio.run(_redrive(kafka_address(kafka), service, reason, number, dry_run=dry_run))
+    if as_json:
+        click.echo(
+            json.dumps({"dry_run": dry_run, "redriven": [{"service": x.service, "number": x.number} for x in sent]})
+        )
+        return
+    counts = Counter(x.topic for x in sent)
+    for topic, count in counts.items():
+        click.echo(f"{'would send' if dry_run else 'sent'} {count} back to {topic}")
+    if not sent:
+        click.echo("no dead letter matches")
+
+
+async def _redrive(
+    bootstrap: str, service: str | None, reason: str | None, numbers: Sequence[int], *, dry_run: bool
+) -> list[Letter]:
+    letters = [x for x in await _read(bootstrap, service, reason) if not numbers or x.number in numbers]
+    if dry_run or not letters:
+        return letters
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap, client_id="inmail-dlq-redrive", acks="all", enable_idempotence=True
+    )
+    await producer.start()
+    try:
+        for x in letters:
+            headers = [h for h in x.headers if not h[0].startswith(_DLQ_PREFIX)]
+            await producer.send_and_wait(x.topic, value=x.value, key=x.key, headers=[*headers, (REDRIVE_HEADER, b"1")])
+    finally:
+        await producer.stop()
+    return letters
+
+
+async def _read(bootstrap: str, service: str | None, reason: str | None) -> list[Letter]:
+    """Every dead letter that is still kept, oldest first per service."""
+    letters: list[Letter] = []
+    async with _consumer(bootstrap) as consumer:
+        for name in SERVICES if service is None else [service]:
+            partition = TopicPartition(dead_letters(name), 0)
+            consumer.assign([partition])
+            end = (await consumer.end_offsets([partition]))[partition]
+            await consumer.seek_to_beginning(partition)
+            while await consumer.position(partition) < end:
+                for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
+                    letters += [_letter(name, r.offset, r.key, r.value, tuple(r.headers)) for r in records]
+    return [x for x in letters if reason in (None, x.reason)]
+
+
+@asynccontextmanager
+async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id="inmail-dlq", group_id=None)
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+def _letter(
+    service: str, number: int, key: bytes | None, value: bytes | None, headers: tuple[tuple[str, bytes], ...]
+) -> Letter:
+    said = {name.removeprefix(_DLQ_PREFIX): text.decode() for name, text in headers if name.startswith(_DLQ_PREFIX)}
+    return Letter(
+        service=service,
+        number=number,
+        reason=said["reason"],
+        detail=said["detail"],
+        topic=said["topic"],
+        partition=int(said["partition"]),
+        offset=int(said["offset"]),
+        first_seen=said["first-seen"],
+        key=key,
+        value=value,
+        headers=headers,
+    )
+
+
+def _only(letters: Sequence[Letter], number: int) -> Letter:
+    found = next((x for x in letters if x.number == number), None)
+    if found is None:
+        raise click.UsageError(f"there is no dead letter {number}; `inmail dlq list` shows those that are kept")
+    return found

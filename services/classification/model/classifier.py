@@ -1,0 +1,201 @@
+"""The one interface of the model: texts in, predictions out. Another model may stand behind it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from services.classification.model import features as feature
+from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features
+from services.classification.model.signals import signals_of, suspects_auto_reply
+from shared.events import Outcome
+
+ARTEFACT: Final = Path(__file__).parent / "artefact"
+WEIGHTS_FILE: Final = "model.npz"
+MANIFEST_FILE: Final = "manifest.json"
+
+BATCH_TEXTS_MAX: Final = 256
+BATCH_CHARS_MAX: Final = 100_000
+"""Texts are worked on in groups of this size: about 25 MB of arrays, whatever is asked for at once."""
+
+Label = Literal["accept", "decline"]
+OUTCOME_OF_LABEL: Final[dict[Label, Outcome]] = {"accept": "accepted", "decline": "declined"}
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model makes of a text. `confidence` is the probability that the label is right, 0 to 1."""
+
+    label: Label
+    confidence: float
+    needs_confirmation: bool
+    signals: tuple[str, ...]
+    model_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A logistic regression's weights; a positive score speaks for decline.
+
+    `buckets` holds (BUCKETS,) steps of `step` each, `dense` one weight a dense feature. `seen` tells which buckets of
+    words the training data holds.
+    """
+
+    buckets: npt.NDArray[np.int8]
+    step: float
+    dense: npt.NDArray[np.float64]
+    bias: float
+    seen: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How scores become answers; chosen by cross-validation on training data."""
+
+    group_factors: dict[str, float]
+    dense_factor: float
+    calibration_slope: float
+    calibration_offset: float
+    decline_probability_min: float
+    """Below it a text is not clearly a refusal, and what is unclear leans to accept."""
+    sure_confidence_min: float
+    known_words_min: float
+    """A text with a smaller share of known words is in a language, or about things, that the model has not met."""
+
+
+class ArtefactError(RuntimeError):
+    """The stored model does not fit this code; the message says what to do."""
+
+
+class Classifier:
+    """A loaded model. Thread-safe: it is never changed."""
+
+    def __init__(self, weights: Weights, limits: Limits, version: str) -> None:
+        self._weights = weights
+        self._limits = limits
+        self.version = version
+
+    @classmethod
+    def load(cls, folder: Path = ARTEFACT) -> "Classifier":
+        """Load the stored model, once per process and folder.
+
+        Raises:
+            ArtefactError: there is none, or it was made for other features or another lexicon.
+
+        """
+        return _load(folder)
+
+    def classify(self, texts: Sequence[str]) -> list[Prediction]:
+        """Classify texts of any length and language. Never raises, and a text's answer does not depend on the others."""
+        predictions: list[Prediction] = []
+        start = 0
+        while start < len(texts):
+            end, chars = start, 0
+            while end < len(texts) and end - start < BATCH_TEXTS_MAX and (end == start or chars < BATCH_CHARS_MAX):
+                chars += len(texts[end])
+                end += 1
+            predictions += self._classify_some(texts[start:end])
+            start = end
+        return predictions
+
+    def _classify_some(self, texts: Sequence[str]) -> list[Prediction]:
+        limits = self._limits
+        found = feature.extract(feature.clean(texts))
+        decline = probability(score(found, self._weights, limits), limits)
+        decline[found.words == 0] = 0.5  # nothing was said in words
+        suspected = suspects_auto_reply(found)
+        declined = (decline >= limits.decline_probability_min) & ~suspected
+        confidence = np.where(declined, decline, 1 - decline)
+        confidence[suspected] = np.minimum(confidence[suspected], 0.5)  # no person has answered, perhaps
+        unsure = (
+            (confidence < limits.sure_confidence_min)
+            | suspected
+            | (known_share(found, self._weights) < limits.known_words_min)
+        )
+        return [
+            Prediction("decline" if is_declined else "accept", round(sure, 4), needs, signals, self.version)
+            for is_declined, sure, needs, signals in zip(
+                declined.tolist(), confidence.tolist(), unsure.tolist(), signals_of(found, declined), strict=True
+            )
+        ]
+
+
+def score(features: Features, weights: Weights, limits: Limits) -> Scores:
+    """Add up the weights of each text's features."""
+    texts = len(features.words)
+    total = (features.dense * (weights.dense * limits.dense_factor)).sum(axis=1) + weights.bias
+    for group in features.groups:
+        factor = limits.group_factors.get(group.name, 0.0)
+        if factor:
+            sums = np.bincount(group.text, weights=weights.buckets[group.bucket], minlength=texts)
+            total += sums * (factor * weights.step) * scale(group, texts)
+    return np.asarray(total, dtype=np.float64)
+
+
+def scale(group: feature.Group, texts: int) -> Scores:
+    """Scale so that a long text's features weigh no more, all together, than a short one's."""
+    return np.asarray(1 / np.sqrt(np.maximum(np.bincount(group.text, minlength=texts), 1)), dtype=np.float64)
+
+
+def probability(scores: Scores, limits: Limits) -> Scores:
+    """Turn scores into calibrated probabilities of a refusal."""
+    exponent = np.clip(limits.calibration_slope * scores + limits.calibration_offset, -30, 30)
+    return np.asarray(1 / (1 + np.exp(-exponent)), dtype=np.float64)
+
+
+def known_share(features: Features, weights: Weights) -> Scores:
+    """Give the share of each text's words that the training data holds."""
+    stems = next(group for group in features.groups if group.name == "stem")
+    known = np.bincount(stems.text, weights=weights.seen[stems.bucket], minlength=len(features.words))
+    return np.asarray(known / np.maximum(features.words, 1), dtype=np.float64)
+
+
+def lexicon_hash() -> str:
+    """Name the lexicon's content."""
+    return hashlib.sha256(LEXICON_PATH.read_bytes()).hexdigest()
+
+
+def weights_hash(arrays: dict[str, npt.NDArray[Any]]) -> str:
+    """Name the weights' content, whatever the file's compression makes of it."""
+    hashed = hashlib.sha256()
+    for name in sorted(arrays):
+        hashed.update(name.encode() + b"\0" + np.ascontiguousarray(arrays[name]).tobytes())
+    return hashed.hexdigest()
+
+
+@lru_cache(maxsize=4)
+def _load(folder: Path) -> Classifier:
+    cure = "train the model again: make train"
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError) as error:
+        message = f"the model in {folder} cannot be read ({type(error).__name__}); {cure}"
+        raise ArtefactError(message) from error
+    expected = {
+        "features_version": FEATURES_VERSION,
+        "lexicon_sha256": lexicon_hash(),
+        "weights_sha256": weights_hash(arrays),
+    }
+    for name, value in expected.items():
+        if manifest.get(name) != value:
+            message = f"the model in {folder} has {name} {manifest.get(name)}, this code {value}; {cure}"
+            raise ArtefactError(message)
+    feature.extract(["warm up"])  # the tables of characters and phrases
+    weights = Weights(
+        buckets=arrays["buckets"],
+        step=float(arrays["step"]),
+        dense=arrays["dense"].astype(np.float64),
+        bias=float(arrays["bias"]),
+        seen=np.unpackbits(arrays["seen"], count=BUCKETS).astype(bool),
+    )
+    return Classifier(weights, Limits(**manifest["limits"]), manifest["model_version"])

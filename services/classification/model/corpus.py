@@ -1,0 +1,56 @@
+"""The replies that the model is trained and measured on, and nothing else that touches their files."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+Label = Literal["accept", "decline", "auto_reply"]
+Split = Literal["train", "test"]
+
+REPLIES: Final = Path(__file__).parent / "data" / "replies"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A reply as its author wrote and labelled it."""
+
+    text: str
+    label: Label
+    lang: str
+    tags: tuple[str, ...]
+    author: str
+    split: Split
+
+
+def load(split: Split, folder: Path = REPLIES) -> list[Example]:
+    """Give the examples of one split, in the order of file names and lines.
+
+    Raises:
+        ValueError: a line is no example; the message names file and line.
+
+    """
+    examples: list[Example] = []
+    for path in sorted(folder.glob("*.jsonl")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                example = Example(
+                    row["text"], row["label"], row["lang"], tuple(row["tags"]), row["author"], row["split"]
+                )
+            except (ValueError, KeyError, TypeError) as error:
+                message = f"{path.name}, line {number}: not an example: {error!r}"
+                raise ValueError(message) from error
+            if example.split == split:
+                examples.append(example)
+    return examples
+
+
+def digest(examples: Iterable[Example]) -> str:
+    """Name the data: equal for equal texts and labels in the same order."""
+    hashed = hashlib.sha256()
+    for example in examples:
+        hashed.update(json.dumps([example.text, example.label], ensure_ascii=False).encode() + b"\n")
+    return hashed.hexdigest()

@@ -1,0 +1,165 @@
+"""Wiring of classification: requests and human corrections in, one answer to each out.
+
+Both topics are keyed by thread_id and worked in one loop, so one process owns a thread, and one order decides it. The
+model runs before the transaction, in a thread of its own: neither a row lock nor the heartbeat waits for it.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from hashlib import blake2b
+from typing import Final, TypeVar
+
+import asyncpg
+
+from services.classification import private, store
+from services.classification.api import routes
+from services.classification.desk import Desk, threads_with_late_replies
+from services.classification.domain import Verdict, chosen
+from services.classification.model.classifier import OUTCOME_OF_LABEL, Classifier, Prediction
+from shared.events import ClassificationRequestedV1, EventData, OutcomeCorrectionRequestedV1
+from shared.stream.effects import Effects
+from shared.stream.processor import Read
+from shared.stream.records import AnyIncoming
+from shared.stream.service import Resources, ServiceSpec
+from shared.topics import CLASSIFICATION_REQUESTS, OUTCOME_COMMANDS, OUTCOME_EVENTS
+
+D = TypeVar("D", bound=EventData)
+
+PREDICTIONS_KEPT_MAX: Final = 8_192
+"""Predictions kept between `prepare` and `handle`; a batch that needs more computes the rest again."""
+
+TEXTS_PER_TURN_MAX: Final = 128
+"""Texts classified in one go in the executor: numpy holds the interpreter, and heartbeats must get their turn."""
+
+
+class Outcomes:
+    """Decides batches of requests and corrections."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._predictions: OrderedDict[bytes, Prediction] = OrderedDict()
+
+    async def prepare(self, batch: Sequence[AnyIncoming]) -> None:
+        """Classify the batch's texts."""
+        await self._predict(
+            {request.text or "" for request in _of(ClassificationRequestedV1, batch) if not request.choice}
+        )
+
+    async def handle(self, tx: asyncpg.Connection, batch: Sequence[AnyIncoming], effects: Effects) -> None:
+        """Answer the batch in the order of arrival and write what changed."""
+        records = in_order_of_arrival(batch)
+        requests = list(_of(ClassificationRequestedV1, records))
+        verdicts = await self._verdicts(requests)
+        desk = await load_desk(tx, requests, list(_of(OutcomeCorrectionRequestedV1, records)))
+        for record in records:
+            data = record.event.data
+            event: EventData | None
+            if isinstance(data, ClassificationRequestedV1):
+                event = desk.answer(data, verdicts[data.reply_id])
+                at = data.responded_at
+            else:
+                event = desk.correct(data)
+                at = data.requested_at
+            if event is None:
+                effects.duplicate(record)
+            else:
+                effects.emit(OUTCOME_EVENTS, record, event, at=at)
+        await store.save_threads(tx, {thread_id: desk.threads[thread_id] for thread_id in desk.changed})
+        await store.save_replies(tx, desk.replies)
+        await private.save_names(tx, desk.named)
+
+    async def _verdicts(self, requests: Sequence[ClassificationRequestedV1]) -> dict[str, Verdict]:
+        predictions = await self._predict({request.text or "" for request in requests if not request.choice})
+        return {
+            request.reply_id: chosen(request.choice) if request.choice else classified(predictions[request.text or ""])
+            for request in requests
+        }
+
+    async def _predict(self, texts: Iterable[str]) -> dict[str, Prediction]:
+        """Give the predictions of texts: those at hand, the others from the model, a few at a time."""
+        loop = asyncio.get_running_loop()
+        found: dict[str, Prediction] = {}
+        missing: list[str] = []
+        for text in sorted(texts):
+            kept = self._predictions.get(_name_of(text))
+            if kept is None:
+                missing.append(text)
+            else:
+                found[text] = kept
+        for start in range(0, len(missing), TEXTS_PER_TURN_MAX):
+            some = missing[start : start + TEXTS_PER_TURN_MAX]
+            made = await loop.run_in_executor(self._executor, self._classifier.classify, some)
+            for text, prediction in zip(some, made, strict=True):
+                found[text] = self._predictions[_name_of(text)] = prediction
+        while len(self._predictions) > PREDICTIONS_KEPT_MAX:
+            self._predictions.popitem(last=False)
+        return found
+
+
+def classified(prediction: Prediction) -> Verdict:
+    """R7: give a message the outcome that its label stands for."""
+    return Verdict(
+        outcome=OUTCOME_OF_LABEL[prediction.label],
+        source="classifier",
+        confidence=prediction.confidence,
+        needs_confirmation=prediction.needs_confirmation,
+        signals=prediction.signals,
+        model_version=prediction.model_version,
+    )
+
+
+async def load_desk(
+    tx: asyncpg.Connection,
+    requests: Sequence[ClassificationRequestedV1],
+    commands: Sequence[OutcomeCorrectionRequestedV1],
+) -> Desk:
+    """Read the rows that a batch concerns."""
+    thread_ids = sorted({request.thread_id for request in requests} | {command.thread_id for command in commands})
+    threads = await store.load_threads(tx, thread_ids)
+    names = await private.load_names(tx, thread_ids)
+    answered = await store.load_answered(tx, [request.reply_id for request in requests])
+    late = threads_with_late_replies(requests, threads, answered)
+    return Desk(threads, names, answered, await store.load_histories(tx, sorted(late)))
+
+
+def in_order_of_arrival(batch: Iterable[AnyIncoming]) -> list[AnyIncoming]:
+    """Merge the partitions of a batch by the broker's timestamps, each partition in its own order.
+
+    A command thus comes after the requests that its author may have seen answered.
+    """
+    newest: dict[tuple[str, int], datetime] = {}
+    keyed: list[tuple[tuple[datetime, bool, int, int], AnyIncoming]] = []
+    for record in batch:
+        place = record.position
+        slot = (place.topic, place.partition)
+        # The broker's clock may step back when a partition gets another leader; its order of records stands.
+        newest[slot] = max(record.timestamp, newest.get(slot, record.timestamp))
+        keyed.append(((newest[slot], place.topic == OUTCOME_COMMANDS, place.partition, place.offset), record))
+    return [record for _, record in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def _name_of(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _of(kind: type[D], batch: Iterable[AnyIncoming]) -> Iterator[D]:
+    for record in batch:
+        if isinstance(record.event.data, kind):
+            yield record.event.data
+
+
+def make_handler(_: Resources) -> Outcomes:
+    """Build the handler with the model loaded."""
+    return Outcomes(Classifier.load())
+
+
+SPEC = ServiceSpec(
+    name="classification",
+    reads=(Read(CLASSIFICATION_REQUESTS, dedupe=False), Read(OUTCOME_COMMANDS, dedupe=True)),
+    handler=make_handler,
+    routes=routes,
+)

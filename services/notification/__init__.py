@@ -1,0 +1,1 @@
+"""Notification: tells a thread's owner and followers what the candidate said, when each of them wants to hear it."""
