@@ -6,22 +6,28 @@ import pytest
 
 from deploy.local.kafka import EmbeddedKafka
 from deploy.local.postgres import EmbeddedPostgres
+from deploy.local.stack import LocalStack
 from deploy.topics import create_topics
 from shared.testing.databases import Databases
 from shared.testing.topics import empty_topics
 
 
 @pytest.fixture(scope="session")
-async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:
-    async with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
-        yield server
-    server.remove_data()
+async def stack() -> AsyncIterator[LocalStack]:
+    async with LocalStack() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
-async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedKafka]:
-    async with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as broker:
-        yield broker
+def postgres(stack: LocalStack) -> EmbeddedPostgres:
+    assert stack.postgres is not None, "unset INMAIL_POSTGRES_DSN: tests stop and kill the server they use"
+    return stack.postgres
+
+
+@pytest.fixture(scope="session")
+def kafka(stack: LocalStack) -> EmbeddedKafka:
+    assert stack.kafka is not None, "unset INMAIL_KAFKA_BOOTSTRAP: tests stop and kill the broker they use"
+    return stack.kafka
 
 
 @pytest.fixture(scope="session")

@@ -82,10 +82,13 @@ def show_letter(*, service: str, number: int, as_json: bool, kafka: str | None) 
     """Show one dead letter with its original bytes: they may hold people's words."""
     letter = _only(asyncio.run(_read(kafka_address(kafka), service, None)), number)
     if as_json:
-        value = base64.b64encode(letter.value).decode() if letter.value is not None else None
-        key = base64.b64encode(letter.key).decode() if letter.key is not None else None
-        headers = [[name, base64.b64encode(v).decode()] for name, v in letter.headers]
-        click.echo(json.dumps({**asdict(letter), "key": key, "value": value, "headers": headers, "encoding": "base64"}))
+        readable = asdict(letter) | {
+            "encoding": "base64",
+            "key": _base64(letter.key),
+            "value": _base64(letter.value),
+            "headers": [[name, _base64(text)] for name, text in letter.headers],
+        }
+        click.echo(json.dumps(readable))
         return
     click.echo(f"{letter.reason}: {letter.detail}")
     click.echo(f"from {letter.topic}[{letter.partition}]@{letter.offset}, first seen {letter.first_seen}")
@@ -185,6 +188,10 @@ def _letter(
         value=value,
         headers=headers,
     )
+
+
+def _base64(given: bytes | None) -> str | None:
+    return None if given is None else base64.b64encode(given).decode()
 
 
 def _only(letters: Sequence[Letter], number: int) -> Letter:

@@ -9,6 +9,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from deploy.commands.stack import kafka_address, kafka_option, postgres_address, postgres_option
 from shared.migrate import SERVICES
 
+_POSITIONS = """
+SELECT topic, partition, next_offset FROM consumer_offset WHERE $1::text IS NULL OR topic = $1 ORDER BY 1, 2
+"""
 _MOVE = """
 UPDATE consumer_offset SET next_offset = $3, owner_epoch = owner_epoch + 1
 WHERE topic = $1 AND partition = $2 RETURNING next_offset
@@ -45,10 +48,7 @@ async def _move(
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id="inmail-replay", group_id=None)
     await consumer.start()
     try:
-        rows = await connection.fetch(
-            "SELECT topic, partition, next_offset FROM consumer_offset WHERE $1::text IS NULL OR topic = $1 ORDER BY 1, 2",
-            topic,
-        )
+        rows = await connection.fetch(_POSITIONS, topic)
         oldest = await consumer.beginning_offsets([TopicPartition(r["topic"], r["partition"]) for r in rows])
         moves = [
             (r["topic"], r["partition"], r["next_offset"], oldest[TopicPartition(r["topic"], r["partition"])])

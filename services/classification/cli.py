@@ -37,8 +37,11 @@ def classify_jsonl(stdin: Iterable[str], stdout: TextIO) -> int:
     count = 0
     while batch := list(islice(numbered, LINES_PER_BATCH)):
         lines, bad = _read(batch)
-        for line, prediction in zip(lines, classifier.classify([line.text for line in lines]), strict=True):
-            stdout.write(orjson.dumps({"id": line.id, **asdict(prediction)}).decode() + "\n")
+        predictions = classifier.classify([line.text for line in lines])
+        stdout.writelines(
+            orjson.dumps({"id": line.id, **asdict(prediction)}).decode() + "\n"
+            for line, prediction in zip(lines, predictions, strict=True)
+        )
         stdout.flush()
         count += len(lines)
         if bad is not None:

@@ -19,7 +19,7 @@ class Desk:
     """The threads of a batch as they stand, changed in place, and what is to be written of them.
 
     `threads` and `names` hold the rows of the batch's threads; `answered` the ids among the batch's replies that were
-    answered in an earlier batch; `histories` the answered replies of the threads that `threads_with_late_replies` names.
+    answered in an earlier batch; `histories` the answered replies of the threads `threads_with_late_replies` names.
     """
 
     threads: dict[str, Thread]

@@ -68,8 +68,8 @@ def test_r27_a_request_in_quiet_hours_waits_for_their_end(
         ("2026-10-25 01:10", "22:00-02:30", "Europe/Berlin", None),  # the second 02:10: they have ended
         ("2026-10-25 00:29", "02:30-04:00", "Europe/Berlin", None),
         ("2026-10-25 01:10", "02:30-04:00", "Europe/Berlin", "2026-10-25 03:00"),  # the second 02:10: they have begun
-        # Set back over midnight: after 00:30 on the 20th comes 23:30 on the 19th again (Nova Scotia's island clocks).
-        ("2006-10-29 02:40", "00:01-06:00", "America/St_Johns", "2006-10-29 09:30"),  # the second 23:10
+        # Set back over midnight: St John's, at 00:01 on 29 October 2006, to 23:01.
+        ("2006-10-29 02:40", "00:00-06:00", "America/St_Johns", "2006-10-29 09:30"),  # the second 23:10
         # Lord Howe's clock moves by half an hour: 02:00 is followed by 02:30 (3 October 2026, 15:30 UTC).
         ("2026-10-03 15:00", "22:00-02:15", "Australia/Lord_Howe", "2026-10-03 15:30"),
         # Samoa had no 30 December 2011.

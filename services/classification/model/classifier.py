@@ -94,7 +94,7 @@ class Classifier:
         return _load(folder)
 
     def classify(self, texts: Sequence[str]) -> list[Prediction]:
-        """Classify texts of any length and language. Never raises, and a text's answer does not depend on the others."""
+        """Classify texts of any length and language. Never raises; a text's answer depends on no other."""
         predictions: list[Prediction] = []
         start = 0
         while start < len(texts):

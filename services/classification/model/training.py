@@ -250,9 +250,9 @@ def train(examples: Sequence[Example]) -> tuple[dict[str, npt.NDArray[Any]], dic
     seen[next(group for group in features.groups if group.name == "stem").bucket] = True
     arrays: dict[str, npt.NDArray[Any]] = {
         "buckets": buckets,
-        "step": np.float64(step),
+        "step": np.array(step),
         "dense": weights[BUCKETS:COLUMNS].astype(np.float32),
-        "bias": np.float64(weights[-1]),
+        "bias": np.array(weights[-1]),
         "seen": np.packbits(seen),
     }
     identity = json.dumps([FEATURES_VERSION, lexicon_hash(), weights_hash(arrays), asdict(limits)], sort_keys=True)
@@ -291,7 +291,7 @@ def _summary(scores: Scores, declined: Scores, limits: Limits, known: Scores) ->
 def write(arrays: dict[str, npt.NDArray[Any]], manifest: dict[str, Any], folder: Path = ARTEFACT) -> None:
     """Store a trained model."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(folder / WEIGHTS_FILE, **arrays)
+    np.savez_compressed(folder / WEIGHTS_FILE, allow_pickle=False, **arrays)
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
     (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
 

@@ -1,0 +1,220 @@
+"""`python -m services.classification.model.evaluation`: measure the stored model and write REPORT.md.
+
+The test rows are by an author who wrote none of the training rows. They are for measuring only: nothing in training
+reads them, and no choice was made by looking at them.
+"""
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.classification.model import corpus
+from services.classification.model.classifier import ARTEFACT, MANIFEST_FILE, Classifier, Prediction
+from services.classification.model.corpus import Example
+from services.classification.model.signals import AUTO_REPLY_SUSPECTED
+
+REPORT: Final = Path(__file__).parent / "REPORT.md"
+BINS: Final = 10
+COVERAGES: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+TAG_ROWS_MIN: Final = 5
+SPEED_TEXTS: Final = 5_000
+SHORT_TEXT_CHARS_MAX: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An example and what the model makes of it."""
+
+    example: Example
+    prediction: Prediction
+
+    @property
+    def right(self) -> bool:
+        """Whether the label is the author's."""
+        return self.prediction.label == self.example.label
+
+
+def judge(classifier: Classifier, examples: Sequence[Example]) -> list[Judged]:
+    """Classify examples."""
+    predictions = classifier.classify([example.text for example in examples])
+    return [Judged(example, prediction) for example, prediction in zip(examples, predictions, strict=True)]
+
+
+def share(flags: Iterable[bool]) -> float:
+    """Give the share of true ones; 0 where there are none at all."""
+    counted = Counter(flags)
+    return counted[True] / max(counted.total(), 1)
+
+
+def f1(judged: Sequence[Judged], label: str) -> tuple[float, float, float]:
+    """Precision, recall and their harmonic mean for one label."""
+    said = [j for j in judged if j.prediction.label == label]
+    meant = [j for j in judged if j.example.label == label]
+    precision, recall = share(j.right for j in said), share(j.right for j in meant)
+    return precision, recall, 2 * precision * recall / ((precision + recall) or 1)
+
+
+def calibration_error(judged: Sequence[Judged]) -> float:
+    """Expected calibration error: how far confidence and accuracy lie apart, over bins of equal width, by size."""
+    bins: dict[int, list[Judged]] = {}
+    for j in judged:
+        bins.setdefault(min(int(j.prediction.confidence * BINS), BINS - 1), []).append(j)
+    gaps = (
+        len(some) * abs(share(j.right for j in some) - sum(j.prediction.confidence for j in some) / len(some))
+        for some in bins.values()
+    )
+    return sum(gaps) / max(len(judged), 1)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Write a Markdown table."""
+    return [
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *("| " + " | ".join(f"{c:.3f}" if isinstance(c, float) else str(c) for c in row) + " |" for row in rows),
+        "",
+    ]
+
+
+def by(judged: Sequence[Judged], keys: Callable[[Judged], Iterable[str]]) -> list[tuple[str, int, float]]:
+    """Accuracy by key: name, rows, share right; largest first."""
+    grouped: dict[str, list[Judged]] = {}
+    for j in judged:
+        for key in keys(j):
+            grouped.setdefault(key, []).append(j)
+    counted = [(key, len(some), share(j.right for j in some)) for key, some in grouped.items()]
+    return sorted(counted, key=lambda row: (-row[1], row[0]))
+
+
+def signal_rows(judged: Sequence[Judged]) -> list[tuple[str, int, float, float]]:
+    """Precision and recall of each signal, held against the authors' tags (a tag is not a complete truth)."""
+    tag_of = {AUTO_REPLY_SUSPECTED: "auto_reply"}
+    rows = []
+    for signal in (AUTO_REPLY_SUSPECTED, "not_now", "question", "referral", "unsubscribe"):
+        tag = tag_of.get(signal, signal)
+
+        def tagged(j: Judged, tag: str = tag) -> bool:
+            return j.example.label == tag or tag in j.example.tags
+
+        said = [j for j in judged if signal in j.prediction.signals]
+        meant = [j for j in judged if tagged(j)]
+        rows.append(
+            (signal, len(meant), share(map(tagged, said)), share(signal in j.prediction.signals for j in meant))
+        )
+    return rows
+
+
+def answers_a_second(classifier: Classifier, examples: Sequence[Example]) -> float:
+    """Short texts classified in a second of one core, the best of three runs."""
+    short = [example.text for example in examples if len(example.text) <= SHORT_TEXT_CHARS_MAX]
+    texts = (short * (SPEED_TEXTS // max(len(short), 1) + 1))[:SPEED_TEXTS] if short else []
+    best = 0.0
+    for _ in range(3):
+        started = time.perf_counter()
+        classifier.classify(texts)
+        best = max(best, len(texts) / (time.perf_counter() - started))
+    return best
+
+
+def report(classifier: Classifier, manifest: dict[str, object]) -> str:
+    """Write the report on the test split, and on the training split's cross-validation as the manifest holds it."""
+    everything = judge(classifier, corpus.load("test"))
+    judged = [j for j in everything if j.example.label != "auto_reply"]
+    automated = [j for j in everything if j.example.label == "auto_reply"]
+    sure = [j for j in judged if not j.prediction.needs_confirmation]
+    ranked = sorted(judged, key=lambda j: -j.prediction.confidence)
+    confusion = Counter((j.example.label, j.prediction.label) for j in judged)
+    lines = [
+        "# What the model achieves",
+        "",
+        f"Model `{classifier.version}`. Made by `make eval` (`python -m services.classification.model.evaluation`),",
+        "from the artefact that `make train` (`python -m services.classification.model.training`) wrote.",
+        "",
+        f"Test rows: {len(judged)} replies and {len(automated)} automated ones, by an author none of whose rows are in",
+        "training. All replies count in the accuracy, those that ask for confirmation too.",
+        "",
+        *table(
+            ("figure", "value"),
+            [
+                ("accuracy", share(j.right for j in judged)),
+                ("accuracy of answers that need no confirmation", share(j.right for j in sure)),
+                ("share of answers that need no confirmation", len(sure) / max(len(judged), 1)),
+                ("expected calibration error, 10 bins", calibration_error(judged)),
+                (
+                    "automated replies not taken for a refusal",
+                    share(j.prediction.label == "accept" for j in automated),
+                ),
+                (f"answers a second, texts up to {SHORT_TEXT_CHARS_MAX} characters", f"{_speed(classifier)}"),
+            ],
+        ),
+        "## Labels",
+        "",
+        *table(("label", "precision", "recall", "F1"), [(name, *f1(judged, name)) for name in ("accept", "decline")]),
+        *table(
+            ("written as", "said accept", "said decline"),
+            [(w, confusion[w, "accept"], confusion[w, "decline"]) for w in ("accept", "decline")],
+        ),
+        "## Languages",
+        "",
+        *table(("language", "rows", "accuracy"), by(judged, lambda j: [j.example.lang])),
+        "## Kinds of replies",
+        "",
+        *table(
+            ("tag", "rows", "accuracy"),
+            [row for row in by(judged, lambda j: j.example.tags) if row[1] >= TAG_ROWS_MIN],
+        ),
+        "## The surest answers",
+        "",
+        *table(
+            ("share of answers, the surest first", "lowest confidence", "accuracy"),
+            [
+                (
+                    c,
+                    ranked[_last(c, ranked)].prediction.confidence,
+                    share(j.right for j in ranked[: _last(c, ranked) + 1]),
+                )
+                for c in COVERAGES
+                if ranked
+            ],
+        ),
+        "## Signals",
+        "",
+        "Held against the authors' tags, of which a reply has the most telling ones, not all.",
+        "",
+        *table(("signal", "rows tagged", "precision", "recall"), signal_rows(everything)),
+        "## Cross-validation on the training rows",
+        "",
+        *table(("figure", "value"), list(_figures(manifest))),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _speed(classifier: Classifier) -> int:
+    """Rounded, so that the report changes when the speed does and not with every run."""
+    return int(round(answers_a_second(classifier, corpus.load("test")), -3))
+
+
+def _last(coverage: float, ranked: Sequence[Judged]) -> int:
+    return max(int(len(ranked) * coverage), 1) - 1
+
+
+def _figures(manifest: dict[str, object]) -> Iterable[tuple[str, object]]:
+    figures = manifest["cross_validation"]
+    return figures.items() if isinstance(figures, dict) else ()
+
+
+def main() -> None:
+    """Measure the stored model, write the report and print it."""
+    manifest = json.loads((ARTEFACT / MANIFEST_FILE).read_text(encoding="utf-8"))
+    text = report(Classifier.load(), manifest)
+    REPORT.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
