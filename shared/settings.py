@@ -20,6 +20,10 @@ class Settings(BaseSettings):
     """Static member of the consumer group: the same process after a restart keeps its partitions without a rebalance."""
 
     batch_records_max: int = Field(2_000, ge=1)
+    lanes: int = Field(2, ge=1)
+    """Full batches are split by partition into so many transactions at once: one decides while another is stored."""
+    lane_records_min: int = Field(500, ge=1)
+    """A lane with fewer records is not worth a transaction of its own."""
     batch_wait_ms: int = Field(50, ge=1)
     """How long a poll waits for the first record."""
     outbox_batches_max: int = Field(2, ge=1)

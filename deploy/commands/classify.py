@@ -9,7 +9,7 @@ from services.classification.cli import BadLineError, classify_jsonl
 
 @click.command()
 def command() -> None:
-    """Read JSON Lines {id, text} and write label, confidence, needs_confirmation, signals and model_version, in order."""
+    """Read JSON Lines {id, text}; write label, confidence, needs_confirmation, signals, model_version, in order."""
     try:
         classify_jsonl(click.get_text_stream("stdin", encoding="utf-8"), sys.stdout)
     except BadLineError as error:

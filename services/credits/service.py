@@ -6,14 +6,15 @@ Both topics are keyed by contract_id and worked in one loop, so one process owns
 import logging
 import time
 from collections.abc import Sequence
+from typing import get_args
 
 import asyncpg
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from services.credits import store
 from services.credits.book import Book, in_order_of_arrival
 from services.credits.domain import Denial, Entry
-from shared.events import Balance, CreditDeniedV1, CreditPostedV1, derived_id
+from shared.events import Balance, CreditDeniedV1, CreditPostedV1, LedgerKind, derived_id
 from shared.stream.effects import Effects
 from shared.stream.processor import Read
 from shared.stream.records import AnyIncoming
@@ -53,8 +54,9 @@ class Audit:
 class LedgerKeeper:
     """Decides batches of contract events and accounting facts."""
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: Audit, posted_credits: Counter) -> None:
         self._audit = audit
+        self._posted_credits = posted_credits
 
     async def prepare(self, batch: Sequence[AnyIncoming]) -> None:  # noqa: ARG002  the audit is about earlier batches
         """Audit the ledger now and then."""
@@ -66,7 +68,13 @@ class LedgerKeeper:
         book = await store.load(tx, records)
         waited = {key: list(kept) for key, kept in book.waiting.items()}
         book.take(records)
-        await store.save(tx, book, publish(book, effects))
+        posted = publish(book, effects)
+        await store.save(tx, book, posted)
+        moved: dict[LedgerKind, int] = {}
+        for entry, _ in posted:
+            moved[entry.kind] = moved.get(entry.kind, 0) + entry.amount
+        for kind, credits_moved in moved.items():
+            effects.tally(self._posted_credits.labels(kind), credits_moved)
         for record in book.repeats:
             effects.duplicate(record)
         keep_waiting(book, waited, effects)
@@ -128,13 +136,21 @@ def keep_waiting(book: Book[AnyIncoming], waited: dict[str, list[AnyIncoming]], 
 
 
 def make_handler(resources: Resources) -> LedgerKeeper:
-    """Build the handler and its gauge."""
+    """Build the handler and its metrics."""
     gauge = Gauge(
         "inmail_ledger_imbalance_credits",
         "By how many credits do stored balances differ from the sums of the ledger? Anything but 0 is a defect.",
         registry=resources.metrics.registry,
     )
-    return LedgerKeeper(Audit(resources.pool, gauge))
+    posted_credits = Counter(
+        "inmail_ledger_posted_credits",
+        "How many credits did the ledger move, by kind of line?",
+        ["kind"],
+        registry=resources.metrics.registry,
+    )
+    for kind in get_args(LedgerKind):
+        posted_credits.labels(kind)
+    return LedgerKeeper(Audit(resources.pool, gauge), posted_credits)
 
 
 SPEC = ServiceSpec(

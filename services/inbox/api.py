@@ -1,5 +1,6 @@
 """The inbox's HTTP paths. Reads see one snapshot; the only write is a human correction."""
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, get_args
@@ -23,6 +24,8 @@ from shared.events import Choice, ThreadStatus
 from shared.postgres import acquire, transaction
 from shared.stream.service import Resources
 from shared.templates import LOCALES, render
+
+logger = logging.getLogger(__name__)
 
 FOLDERS: Final[dict[str, ThreadStatus | None]] = {
     "awaiting-reply": "awaiting_reply",
@@ -132,7 +135,10 @@ class Api:
         wanted = await parameters.correction(request)
         async with transaction(self._resources.pool) as tx:
             command_id, rows = await request_correction(tx, thread_id, wanted, parameters.now())
-        await self._resources.publish(rows)
+        try:
+            await self._resources.publish(rows)
+        except Exception as error:  # noqa: BLE001  it is committed, so it will be sent
+            logger.warning("a command leaves with the next claim: %s", type(error).__name__)
         return JsonResponse({"command_id": command_id}, 202)
 
     async def validate(self, request: Request) -> Response:

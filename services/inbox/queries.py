@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 
@@ -11,7 +11,10 @@ from services.inbox.domain import CREDIT_WINDOW, Inmail, Thread
 from services.inbox.ledger import Postings
 from services.inbox.rates import Month
 from services.inbox.store import CorrectionRow, DenialRow, EntryRow, FactRow
-from shared.events import ThreadStatus
+from shared.events import LedgerKind, ThreadStatus
+
+_INMAIL_KINDS: Final[tuple[LedgerKind, ...]] = ("held", "released", "captured", "charged", "refunded", "returned")
+"""The kinds of postings that belong to an InMail."""
 
 _FOLDER = """
 SELECT thread_id, contract_id, owner_seat_id, candidate_id, status, locked, last_inmail_at, first_response_at,
@@ -56,14 +59,14 @@ FROM entry WHERE contract_id = $1 AND entry_number > $2 ORDER BY entry_number LI
 """
 
 # An InMail was sent when its credit was taken: the posting is in effect at the time of its cause, the `sent`.
+# Kinds as bits, because sets of them are grouped several times as fast as arrays.
 _POSTINGS = """
 SELECT kinds, in_window, sum(amount)::bigint AS amount
 FROM (
-    SELECT array_agg(DISTINCT kind ORDER BY kind) AS kinds, min(amount) AS amount,
-           coalesce(min(effective_at) FILTER (WHERE kind IN ('captured', 'charged')) >= $3, false)
-               AS in_window
+    SELECT bit_or(1 << array_position($4::text[], kind)) AS kinds, min(amount) AS amount,
+           coalesce(min(effective_at) FILTER (WHERE kind IN ('captured', 'charged')) >= $3, false) AS in_window
     FROM entry
-    WHERE contract_id = $1 AND effective_at <= $2 AND inmail_id IS NOT NULL AND kind NOT IN ('granted', 'expired')
+    WHERE contract_id = $1 AND effective_at <= $2 AND inmail_id IS NOT NULL AND kind = ANY($4)
     GROUP BY inmail_id
 ) AS of_inmail
 GROUP BY kinds, in_window
@@ -162,13 +165,17 @@ async def postings(
     connection: asyncpg.Connection, contract_id: str, as_of: datetime
 ) -> tuple[list[Postings], int, int]:
     """Give what was posted for InMails by an instant, counted by kinds, and the sums granted and expired."""
-    groups = await connection.fetch(_POSTINGS, contract_id, as_of, as_of - CREDIT_WINDOW)
+    groups = await connection.fetch(_POSTINGS, contract_id, as_of, as_of - CREDIT_WINDOW, _INMAIL_KINDS)
     sums: Any = await connection.fetchrow(_GRANTS, contract_id, as_of)
     return (
-        [Postings(frozenset(row["kinds"]), row["in_window"], row["amount"]) for row in groups],
+        [Postings(_kinds(row["kinds"]), row["in_window"], row["amount"]) for row in groups],
         sums["granted"],
         sums["expired"],
     )
+
+
+def _kinds(bits: int) -> frozenset[LedgerKind]:
+    return frozenset(kind for place, kind in enumerate(_INMAIL_KINDS, start=1) if bits >> place & 1)
 
 
 async def months(connection: asyncpg.Connection, seat_id: str, as_of: datetime) -> Sequence[Month]:

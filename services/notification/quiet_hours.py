@@ -62,7 +62,7 @@ def first_instant(wall: datetime, zone: tzinfo) -> datetime:
 
 def quiet_until(instant: datetime, quiet: QuietHours | None, zone: tzinfo) -> datetime | None:
     """Give the end of the quiet hours that `instant` lies in, None where it lies in none."""
-    if quiet is None or quiet.start == quiet.end:
+    if quiet is None:
         return None
     until, ended = instant, _end_of_span(instant, quiet, zone)
     while ended is not None:  # a gap can bring one day's end and the next start together

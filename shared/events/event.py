@@ -28,7 +28,8 @@ STRUCTURED_HEADERS: Final[list[tuple[str, bytes]]] = [("content-type", STRUCTURE
 DATA_CONTENT_TYPE: Final = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: a frozen class takes three times as long to make, and there is one for each record. Nobody changes one.
+@dataclass(slots=True)
 class Event(Generic[D_co]):
     """One validated event. Times are UTC milliseconds; `subject` is the key of its topic.
 

@@ -23,7 +23,7 @@ from shared.metrics import Metrics
 from shared.postgres import acquire, is_fault, retry_until, transaction
 from shared.settings import Settings
 from shared.stream import outbox
-from shared.stream.offsets import Claim, claim
+from shared.stream.offsets import LONG_AGO, Claim, claim
 from shared.stream.offsets import TopicPartition as Slot
 from shared.stream.outbox import Publication
 from shared.stream.processor import Processor
@@ -103,6 +103,7 @@ class StreamConsumer:
         self._working = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._heard_at = time.monotonic()
+        self._level_at: dict[Slot, datetime] = {}
         self._swept_at = 0.0
         self._sweeps = 0
 
@@ -172,14 +173,23 @@ class StreamConsumer:
                 self._swept_at = time.monotonic()
 
     async def _process(self, records: list[RawRecord]) -> None:
+        """Apply records, in lanes of their own partitions: equal numbers of co-read topics stay together."""
         held = [r for r in records if (r.position.topic, r.position.partition) in self._claims]
         self._processor.sent(self._publisher.take_sent())
-        await self._processor.process(held, self._claims)
+        lanes = max(1, min(self._settings.lanes, len(held) // self._settings.lane_records_min))
+        split = [[r for r in held if r.position.partition % lanes == lane] for lane in range(lanes)]
+        done = await asyncio.gather(
+            *(self._processor.process(lane, self._claims) for lane in split if lane), return_exceptions=True
+        )
+        for result in done:
+            if isinstance(result, BaseException):
+                raise result
 
     async def _claim(self, slots: set[Slot]) -> None:
         """Take the partitions over, send what their last owner left, and start where it stopped."""
         partitions = [TopicPartition(*slot) for slot in sorted(slots)]
         self._claims = {}
+        self._metrics.forget_partitions()
         if not partitions:
             self._health.waiting_for, self._health.partitions = None, 0  # a spare member, ready to take over
             return
@@ -195,6 +205,8 @@ class StreamConsumer:
             self._consumer.seek(TopicPartition(*held.slot), held.next_offset)
         self._processor.claimed(slots)
         self._claims = {held.slot: held for held in claims}
+        # How old a backlog is that nobody has read from is not known: its age counts from here.
+        self._level_at = {held.slot: datetime.now(UTC) for held in claims if held.newest_timestamp == LONG_AGO}
         self._heard_at = time.monotonic()
         self._health.waiting_for, self._health.partitions = None, len(claims)
         logger.info("claimed %d partitions; %d outbox rows sent again", len(claims), len(left))
@@ -203,13 +215,20 @@ class StreamConsumer:
         """Once in a while: gauges, expiry, acknowledged rows, a courtesy to lag tools, housekeeping."""
         self._sweeps += 1
         partitions = [TopicPartition(*slot) for slot in self._claims]
+        now = datetime.now(UTC)
         ends = await self._consumer.end_offsets(partitions)
         lags = {slot: max(0, ends[TopicPartition(*slot)] - c.next_offset) for slot, c in self._claims.items()}
-        now = datetime.now(UTC)
+        self._level_at |= {slot: now for slot, lag in lags.items() if not lag}
         for (topic, partition), lag in lags.items():
             self._metrics.lag_records.labels(topic, str(partition)).set(lag)
-        behind = [(now - self._claims[s].newest_timestamp).total_seconds() for s, lag in lags.items() if lag]
-        self._metrics.lag_seconds.set(min(max(behind, default=0.0), 1e9))
+        # What waits came after the last record worked, and after the moment when nothing waited: on a quiet partition
+        # the first alone would make a record of this second look as old as the quiet.
+        behind = [
+            (now - max(self._claims[slot].newest_timestamp, self._level_at.get(slot, LONG_AGO))).total_seconds()
+            for slot, lag in lags.items()
+            if lag
+        ]
+        self._metrics.lag_seconds.set(max(behind, default=0.0))
         if behind and time.monotonic() - self._heard_at > self._settings.deaf_seconds_max:
             message = f"{sum(lags.values())} records wait and none came for {self._settings.deaf_seconds_max:.0f} s"
             raise DeafConsumerError(message)
@@ -238,7 +257,7 @@ class StreamConsumer:
         """Try again while the database is away: the records stay in hand and the group keeps its member."""
 
         async def attempt() -> None:
-            self._progress()
+            self._health.turned()  # alive, and a restart would not help; but it is not getting on: no `_progress`
             await step()
 
         await retry_until(

@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from prometheus_client import Counter as CounterMetric
+
 from shared.events import Event, EventData, derive, encode, source_of
 from shared.stream.records import AnyIncoming, Position, RawRecord
 
@@ -43,6 +45,7 @@ class Effects:
         """Events by (topic, type, result), for the counter of events."""
         self.marks: dict[Position, str] = {}
         """The result of each record that was not simply accepted."""
+        self.tallies: list[tuple[CounterMetric, float]] = []
 
     def emit(
         self, topic: str, cause: AnyIncoming, data: EventData, *, at: datetime, index: int = 0
@@ -53,9 +56,7 @@ class Effects:
         not depend on how records were batched.
         """
         origin = replace(cause.event, receivedtime=None) if cause.redriven else cause.event
-        event = derive(
-            origin, data, source=self._source, at=at, received=cause.timestamp, index=index, topic=topic
-        )
+        event = derive(origin, data, source=self._source, at=at, received=cause.timestamp, index=index, topic=topic)
         rows = self._rows(cause.position, topic)
         rows.keys.append(event.subject.encode())
         rows.payloads.append(encode(event))
@@ -84,6 +85,10 @@ class Effects:
         """Count an event's result other than `accepted`."""
         self.results[incoming.position.topic, incoming.event.type, result] += 1
         self.marks[incoming.position] = result
+
+    def tally(self, counter: CounterMetric, amount: float = 1) -> None:
+        """Raise a metric of the service's own once the batch is committed: retries and dry runs must not count."""
+        self.tallies.append((counter, amount))
 
     def _rows(self, source: Position, topic: str) -> OutboxRows:
         # Topics joined by key share the partition and its owner, and what they cause for a key leaves in one order: so

@@ -36,7 +36,7 @@ def business_identity(event_type: str, business_id: str) -> bytes:
     return blake2b(f"business\0{event_type}\0{business_id}".encode(), digest_size=16).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Candidate:
     """An event with what identifies it."""
 

@@ -389,6 +389,8 @@ class Processor:
             metrics.events.labels(self._service, topic, event_type, result).inc(count)
             if result == "duplicate":
                 metrics.duplicates.inc(count)
+        for counter, amount in outcome.effects.tallies:
+            counter.inc(amount)
         for d in outcome.dead:
             metrics.dead_letters.labels(d.record.position.topic, d.reason).inc()
         if not batch.items:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from shared.events import Event, EventData
 
@@ -14,8 +14,7 @@ Headers = Sequence[tuple[str, bytes]]
 REDRIVE_HEADER = "dlq-redrive"
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Where a record stands on the broker."""
 
     topic: str
@@ -23,7 +22,10 @@ class Position:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+# The classes below are not frozen: that would triple the cost of making one, and there is one for each record.
+
+
+@dataclass(slots=True)
 class RawRecord:
     """A record as the broker gave it, before anything is believed about it."""
 
@@ -39,7 +41,7 @@ class RawRecord:
         return any(name == REDRIVE_HEADER for name, _ in self.headers)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Incoming(Generic[D_co]):
     """A record whose event is valid; `timestamp` is the broker's, UTC with milliseconds."""
 

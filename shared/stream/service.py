@@ -1,6 +1,7 @@
 """A service as a process: settings, HTTP, database, broker, one loop, a watchdog, and a clean end."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 _WATCHDOG_SECONDS = 5.0
 _STUCK_EXIT_CODE = 70
+# A batch makes some 100,000 objects and no cycles; the defaults would walk all of them again and again (a third of
+# the time, measured).
+_GC_THRESHOLDS = (200_000, 20, 50)
 
 
 @dataclass(slots=True)
@@ -217,6 +221,8 @@ def run(spec: ServiceSpec) -> None:
     Exits with 1 when records were lost to retention, with 70 when the loop is stuck.
     """
     setup_logging(spec.name)
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     uvloop.run(_main(spec))
 
 

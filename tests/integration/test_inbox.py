@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 from urllib.parse import quote
 
@@ -12,11 +13,14 @@ import pytest
 from jsonschema import Draft202012Validator
 from starlette.applications import Starlette
 
+from services.credits.service import SPEC as CREDITS
 from services.inbox import openapi
 from services.inbox.api import routes
 from services.inbox.service import SPEC
 from services.inbox.validation import Validator
-from shared.events import Candidate, Event, decode, encode, to_instant
+from services.ingestion.service import SPEC as INGESTION
+from shared.events import Candidate, ClassificationRequestedV1, Event, decode, encode, to_instant
+from shared.stream.dry_run import dry_run_route
 from shared.testing.builders import (
     START,
     after,
@@ -26,6 +30,7 @@ from shared.testing.builders import (
     event,
     recruiter_message,
     reply,
+    seat_assigned,
     sent,
 )
 from shared.testing.conversations import AnyEvent, Conversation, Ledger, caused_by
@@ -34,8 +39,10 @@ from shared.testing.harness import Harness
 from shared.topics import (
     ACCOUNTING_FACTS,
     CLASSIFICATION_REQUESTS,
+    CONTRACT_EVENTS,
     CONVERSATION_EVENTS,
     CREDIT_EVENTS,
+    MESSAGING_EVENTS,
     NOTIFICATION_REQUESTS,
     OUTCOME_COMMANDS,
     OUTCOME_EVENTS,
@@ -207,8 +214,41 @@ async def feed_anew(
         return inbox.harness.on(THREAD_STATES)
 
 
+@pytest.mark.parametrize("seed", range(6))
+async def test_r21_tables_are_the_same_however_topics_and_batches_fall(database: str, seed: int) -> None:
+    facts, outcomes = [], []
+    for number in range(8):
+        talk, inmail = Conversation(thread_id=f"thread-{number}"), f"i{number}"
+        facts += [talk.status("scheduled", inmail_id=inmail), talk.status(inmail_id=inmail)]
+        for reply_number in range(number % 4):
+            reply_id = f"r{reply_number}"
+            facts.append(talk.reply(after(days=9 - reply_number), reply_id=reply_id, inmail_id=inmail))
+            outcomes.append(talk.unchanged(reply_id=reply_id) if reply_number == 1 else talk.decided(reply_id=reply_id))
+        facts.append(talk.audience("seat-9", at=after(days=10)))
+    expected = await tables_after(database, [(CONVERSATION_EVENTS, facts), (OUTCOME_EVENTS, outcomes)])
+    random = Random(seed)  # noqa: S311  a seed replays a failure
+    unread = {CONVERSATION_EVENTS: list(facts), OUTCOME_EVENTS: list(outcomes)}
+    feeds = []
+    while any(unread.values()):
+        topic = random.choice([topic for topic, left in unread.items() if left])
+        size = random.randint(1, 6)
+        feeds.append((topic, unread[topic][:size]))
+        unread[topic] = unread[topic][size:]
+    assert await tables_after(database, feeds) == expected
+
+
+async def tables_after(database: str, feeds: list[tuple[str, list[AnyEvent]]]) -> list[Any]:
+    async with open_inbox(database) as inbox:
+        pool = inbox.harness.resources.pool
+        await pool.execute("DELETE FROM thread; DELETE FROM inmail; DELETE FROM fact; DELETE FROM private_text")
+        for topic, events in feeds:
+            await inbox.harness.feed(topic, *events)
+        tables = ("thread", "inmail", "fact", "private_text", "parked")
+        return [sorted(map(tuple, await pool.fetch(f"SELECT * FROM {table}")), key=repr) for table in tables]  # noqa: S608
+
+
 def encode_data(state: AnyEvent) -> bytes:
-    return state.data.model_dump_json().encode()
+    return bytes(orjson.dumps(state.data.model_dump(mode="json")))
 
 
 async def test_an_older_state_written_last_is_corrected(inbox: Inbox) -> None:
@@ -283,7 +323,7 @@ async def test_pages_stay_in_step_while_threads_come(inbox: Inbox) -> None:
     for number in range(5):
         await inbox.talk(Conversation(thread_id=f"thread-{number}").status(inmail_id=f"i{number}"))
     seen: list[str] = []
-    cursor = {}
+    cursor: dict[str, Any] = {}
     for page in range(3):
         answer = await inbox.get("/v1/seats/seat-1/folders/all", limit=2, **cursor)
         seen += [item["thread_id"] for item in answer["items"]]
@@ -621,12 +661,13 @@ def result(*emitted: tuple[str, AnyEvent], **fields: Any) -> dict[str, Any]:
     return {"verdict": "accepted", "reason": None, "detail": None, "parked": False, "emitted": events, **fields}
 
 
-async def validated(database: str, services: Services, body: bytes) -> Any:
+async def validated(database: str, services: "Services | httpx.AsyncBaseTransport", body: bytes) -> Any:
     class Urls:
         ingestion_url = "http://ingestion"
         credits_url = "http://credits/"
 
-    validator = Validator(Urls(), httpx.MockTransport(services))  # type: ignore[arg-type]
+    transport = httpx.MockTransport(services) if isinstance(services, Services) else services
+    validator = Validator(Urls(), transport)  # type: ignore[arg-type]
     async with open_inbox(database, validator) as inbox:
         return checked(await inbox.client.post("/v1/validate", content=body), "post", 200)
 
@@ -665,8 +706,6 @@ async def test_validate_tells_every_effect(database: str) -> None:
 
 
 def requested(choice: Any) -> AnyEvent:
-    from shared.events import ClassificationRequestedV1  # noqa: PLC0415  used here alone
-
     return event(
         ClassificationRequestedV1(
             reply_id="reply-1",
@@ -755,3 +794,74 @@ async def test_validate_of_a_recruiter_s_message(database: str) -> None:
     services = Services(ingestion=[result((CONVERSATION_EVENTS, talk.message_rejected("UNKNOWN_THREAD")))])
     found = await validated(database, services, encode(recruiter_message()))
     assert (found["effects"][0]["kind"], found["effects"][0]["reason"]) == ("recorded", "UNKNOWN_THREAD")
+
+
+class RealServices(httpx.AsyncBaseTransport):
+    """Ingestion and credits as they are, each with its dry run."""
+
+    def __init__(self, **harnesses: Harness) -> None:
+        self._transports = {
+            name: httpx.ASGITransport(Starlette(routes=[dry_run_route(lambda h=harness: h.processor)]))  # type: ignore[misc]
+            for name, harness in harnesses.items()
+        }
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._transports[request.url.host].handle_async_request(request)
+
+
+async def test_validate_asks_the_real_services_and_leaves_no_trace(database: str) -> None:
+    ingestion = await Harness.open(INGESTION, as_service(database, "ingestion"))
+    bank = await Harness.open(CREDITS, as_service(database, "credits"))
+    services = RealServices(ingestion=ingestion, credits=bank)
+    try:
+        found = await validated(database, services, encode(sent()))
+        assert [effect["kind"] for effect in found["effects"]] == ["recorded", "recorded", "parked"]
+        await bank.feed(CONTRACT_EVENTS, contract_started(), seat_assigned())
+        await ingestion.feed(MESSAGING_EVENTS, sent())
+        await bank.feed(ACCOUNTING_FACTS, *ingestion.on(ACCOUNTING_FACTS))
+        assert (await validated(database, services, encode(sent())))["verdict"] == "duplicate"
+        answer = encode(reply(choice="not_interested"))
+        for _ in range(2):
+            found = await validated(database, services, answer)
+            kinds = [effect["kind"] for effect in found["effects"]]
+            assert sorted(kinds) == ["ledger", "lock", "outcome", "recorded"]
+            assert found["effects"][-1]["posting"] == "returned"
+        found = await validated(database, services, encode(reply(thread_id="nobody-knows", text="Yes?")))
+        assert [effect["kind"] for effect in found["effects"]] == ["parked"]
+        found = await validated(database, services, encode(reply()))
+        assert (found["verdict"], found["reason"]) == ("dead_letter", "EMPTY_RESPONSE")
+        found = await validated(database, services, encode(contract_started(contract_id="contract-2")))
+        assert [effect["kind"] for effect in found["effects"]] == ["ledger"]
+    finally:
+        await ingestion.close()
+        await bank.close()
+
+
+async def test_the_inbox_reads_what_ingestion_and_credits_write(database: str) -> None:
+    ingestion = await Harness.open(INGESTION, as_service(database, "ingestion"))
+    bank = await Harness.open(CREDITS, as_service(database, "credits"))
+    try:
+        await bank.feed(CONTRACT_EVENTS, contract_started(), seat_assigned())
+        await ingestion.feed(
+            MESSAGING_EVENTS,
+            sent(),
+            recruiter_message(at=after(hours=1)),
+            drafted(choice="interested", at=after(hours=2)),
+            reply(choice="not_interested"),
+        )
+        await bank.feed(ACCOUNTING_FACTS, *ingestion.on(ACCOUNTING_FACTS))
+        async with open_inbox(database) as inbox:
+            await inbox.post(*bank.on(CREDIT_EVENTS))
+            await inbox.talk(*ingestion.on(CONVERSATION_EVENTS))
+            thread = await inbox.get("/v1/threads/thread-1")
+            assert (thread["state"]["status"], thread["cannot_reply_reason"]) == ("responded", "THREAD_LOCKED")
+            receipt = await inbox.get("/v1/inmails/inmail-1/receipt")
+            assert receipt["pending"] == ["outcome"]
+            assert [line["kind"] for line in receipt["ledger"]] == ["charged", "returned"]
+            assert (await inbox.get("/v1/threads/thread-1/smart-replies"))["selected"] is None
+            found = await inbox.get("/v1/contracts/contract-1/credits")
+            assert (found["available"], found["granted"], found["returned"]) == (10, 10, 1)
+            assert inbox.harness.resources.metrics.registry.get_sample_value("inmail_gaps_total") == 0
+    finally:
+        await ingestion.close()
+        await bank.close()

@@ -1,6 +1,7 @@
 """What holds for the inbox whatever comes, in whatever order."""
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple, get_args
 
 from hypothesis import given
@@ -196,7 +197,7 @@ def test_r13_in_order_of_effect_the_balances_are_the_ledger_s_at_every_line(
     ledger: tuple[list[Line], credits_domain.Contract],
 ) -> None:
     lines, _ = ledger
-    if any(one.effective_at > other.effective_at for one, other in zip(lines, lines[1:], strict=False)):
+    if any(one.effective_at > other.effective_at for one, other in pairwise(lines)):
         return
     for number, line in enumerate(lines):
         later = lines[number + 1 :]

@@ -123,7 +123,7 @@ assignments = st.builds(assigned, contracts, st.sampled_from(SEATS), months)
 OPENING: list[EventData] = [
     event
     for contract in CONTRACTS
-    for event in (started(contract, 3, 2, 1), *(assigned(contract, seat, 1) for seat in SEATS))
+    for event in (started(contract, 1, 2, 1), *(assigned(contract, seat, 1) for seat in SEATS))
 ]
 
 
@@ -187,6 +187,7 @@ class Tables:
             [(e.contract_id, e.number) for e in self.ledger],
         ):
             assert len(unique) == len(set(unique))
+        assert all(e.amount > 0 for e in self.ledger)
         for contract in self.contracts.values():
             assert contract.granted == contract.available + contract.held + contract.taken + contract.expired
             assert min(contract.granted, contract.held, contract.taken, contract.expired) >= 0

@@ -110,13 +110,14 @@ class Classifier:
         limits = self._limits
         found = feature.extract(feature.clean(texts))
         decline = probability(score(found, self._weights, limits), limits)
-        decline[found.words == 0] = 0.5  # nothing was said in words
+        spoken = found.words > 0
+        decline[~spoken] = 0.5
         suspected = suspects_auto_reply(found)
-        declined = (decline >= limits.decline_probability_min) & ~suspected
+        declined = spoken & (decline >= limits.decline_probability_min)
         confidence = np.where(declined, decline, 1 - decline)
-        confidence[suspected] = np.minimum(confidence[suspected], 0.5)  # no person has answered, perhaps
         unsure = (
-            (confidence < limits.sure_confidence_min)
+            ~spoken
+            | (confidence < limits.sure_confidence_min)
             | suspected
             | (known_share(found, self._weights) < limits.known_words_min)
         )

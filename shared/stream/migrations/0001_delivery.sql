@@ -55,8 +55,8 @@ CREATE TABLE outbox (
     source_topic     text        NULL, -- null: written by an HTTP request, sent by whoever holds partition 0
     source_partition integer     NULL,
     topic            text        NOT NULL,
-    keys             bytea[]     NOT NULL,
-    payloads         bytea[]     NOT NULL,
+    keys             bytea[]     STORAGE EXTERNAL NOT NULL, -- not compressed: the rows live for some milliseconds
+    payloads         bytea[]     STORAGE EXTERNAL NOT NULL,
     headers          bytea[]     NULL, -- null: every record has the headers of a structured CloudEvent
     created_at       timestamptz NOT NULL DEFAULT clock_timestamp()
 );

@@ -1,0 +1,1 @@
+"""`inmail bench`: what the guarantees cost, side by side in one run, and what the whole system sustains."""

@@ -1,0 +1,100 @@
+"""The events of the benchmarks: InMails of some contracts and seats, and a reply to each, every second in own words."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+
+from shared.events import Candidate, Event, to_instant
+from shared.testing import builders
+
+CONTRACTS: Final = 20
+SEATS_PER_CONTRACT: Final = 5
+ALLOTMENT: Final = 10_000_000
+_OWN_WORDS: Final = (
+    "Thanks for reaching out, this sounds interesting. Could we talk on Thursday?",
+    "I appreciate the message, but I just started somewhere new and am not looking.",
+    "What is the salary range, and is it remote?",
+    "Please take me off your list.",
+)
+_DAYS_BACK: Final = 10
+
+AnyEvent = Event[Any]
+
+
+def start_of(now: datetime) -> datetime:
+    """When the InMails of a run were sent: long enough ago that no reply lies in the future."""
+    return to_instant(now - timedelta(days=_DAYS_BACK))
+
+
+def contracts(start: datetime) -> list[AnyEvent]:
+    """Contracts with more credits than a run can use, and their seats."""
+    events: list[AnyEvent] = []
+    for number in range(CONTRACTS):
+        contract_id = f"contract-{number}"
+        events.append(
+            builders.contract_started(
+                contract_id=contract_id, monthly_allotment=ALLOTMENT, at=start - timedelta(days=1)
+            )
+        )
+        events += [
+            builders.seat_assigned(
+                contract_id=contract_id, seat_id=_seat(contract_id, seat), at=start - timedelta(days=1)
+            )
+            for seat in range(SEATS_PER_CONTRACT)
+        ]
+    return events
+
+
+def inmails(start: datetime, count: int, *, first: int = 0) -> Iterator[AnyEvent]:
+    """One InMail per thread, each sent a millisecond after the one before."""
+    for n in range(first, first + count):
+        contract_id = f"contract-{n % CONTRACTS}"
+        yield builders.sent(
+            inmail_id=f"inmail-{n}",
+            thread_id=f"thread-{n}",
+            contract_id=contract_id,
+            seat_id=_seat(contract_id, n % SEATS_PER_CONTRACT),
+            candidate=Candidate(id=f"candidate-{n}", name=f"Candidate {n}", locale="en", time_zone=None),
+            at=start + timedelta(milliseconds=n),
+        )
+
+
+def replies(start: datetime, count: int, *, first: int = 0) -> Iterator[AnyEvent]:
+    """A reply to each of those InMails, a day later: smart replies and own words in turn."""
+    for n in range(first, first + count):
+        own_words = n % 2 == 0
+        yield builders.reply(
+            reply_id=f"reply-{n}",
+            thread_id=f"thread-{n}",
+            candidate_id=f"candidate-{n}",
+            choice=None if own_words else ("interested", "not_interested")[n // 2 % 2],
+            text=_OWN_WORDS[n // 2 % len(_OWN_WORDS)] if own_words else "",
+            at=start + timedelta(days=1, milliseconds=n),
+        )
+
+
+async def publish(bootstrap: str, topic: str, events: Sequence[AnyEvent] | Iterator[AnyEvent]) -> int:
+    """Send events as fast as the broker takes them; returns how many."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=5, max_batch_size=262_144)
+    await producer.start()
+    try:
+        sent = []
+        for event in events:
+            key, value, headers = builders.record(event)
+            sent.append(await producer.send(topic, key=key, value=value, headers=headers))
+        await asyncio.gather(*sent)
+        return len(sent)
+    finally:
+        await producer.stop()
+
+
+def now() -> datetime:
+    """The clock of the benchmark."""
+    return datetime.now(UTC)
+
+
+def _seat(contract_id: str, number: int) -> str:
+    return f"{contract_id}-seat-{number}"

@@ -1,0 +1,1 @@
+"""Traffic as the upstream platforms make it: scenarios from a seed, what must come of them, and their publication."""

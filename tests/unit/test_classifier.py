@@ -1,0 +1,337 @@
+"""The model and what stands before and behind it: cleaning, features, signals, training, the artefact, the command."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.classification.cli import LINES_PER_BATCH, BadLineError, classify_jsonl
+from services.classification.model import classifier as stored
+from services.classification.model import corpus, training
+from services.classification.model.classifier import ARTEFACT, ArtefactError, Classifier, Prediction
+from services.classification.model.cleaning import CLEAN_CHARS_MAX, fold, own_words
+from services.classification.model.corpus import Example
+from services.classification.model.evaluation import Judged, calibration_error, f1, unseen
+from services.classification.model.features import BUCKETS, LEXICON_PATH, clean, extract, lexicon
+
+CLASSIFIER = Classifier.load()
+
+
+def predict(text: str) -> Prediction:
+    return CLASSIFIER.classify([text])[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Yes please, tell me more!", "accept"),
+        ("I am not interested, thank you.", "decline"),
+        ("Me interesa, ¿hablamos mañana?", "accept"),
+        ("No me interesa, gracias.", "decline"),
+        ("Avec plaisir, appelez-moi demain.", "accept"),
+        ("Merci, mais je ne suis pas intéressé.", "decline"),
+        ("Klingt spannend, erzählen Sie mir mehr.", "accept"),
+        ("Danke, aber ich habe kein Interesse.", "decline"),
+        ("Tenho interesse, pode me mandar mais detalhes?", "accept"),
+        ("Obrigado, mas não tenho interesse.", "decline"),
+        ("👍", "accept"),
+        ("👎", "decline"),
+    ],
+)
+def test_r07_plain_answers_are_understood(text: str, label: str) -> None:
+    assert predict(text).label == label
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\u200b", "...", "-- \n", "\ufffd\ufffd"])
+def test_r07_what_says_nothing_leans_to_accept_and_asks_for_confirmation(text: str) -> None:
+    prediction = predict(text)
+    assert (prediction.label, prediction.needs_confirmation) == ("accept", True)
+    assert prediction.confidence <= 0.5
+
+
+@pytest.mark.parametrize("text", ["Мне это не нужно", "興味がありません", "لست مهتما", "qwzx vkjhq zzxqw"])
+def test_r07_words_never_met_ask_for_confirmation(text: str) -> None:
+    assert predict(text).needs_confirmation
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I am out of the office until 4 May. For urgent matters please contact the service desk.",
+        "Automatische Antwort: Ich bin bis zum 3. März im Urlaub.",
+        "Respuesta automática: estoy de vacaciones hasta el lunes.",
+        "Je suis actuellement absente du bureau, de retour le 12 juin.",
+        "Estou de férias até o dia 10. Em caso de urgência, contacte a Joana.",
+    ],
+)
+def test_r09_a_text_like_an_answering_machine_s_is_a_response_under_suspicion(text: str) -> None:
+    prediction = predict(text)
+    assert "auto_reply_suspected" in prediction.signals
+    assert prediction.label == "accept"
+    assert prediction.needs_confirmation
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm on holiday until Monday, can we talk then?",
+        "Happy to talk, I am back in the office tomorrow.",
+        "Is it automation testing? Interested.",
+    ],
+)
+def test_r09_a_person_on_holiday_is_no_machine(text: str) -> None:
+    assert "auto_reply_suspected" not in predict(text).signals
+
+
+@pytest.mark.parametrize(
+    ("text", "signal"),
+    [
+        ("Not at the moment, sorry. Maybe next year.", "not_now"),
+        ("No me interesa ahora mismo, quizás más adelante.", "not_now"),
+        ("Not for me, but a friend of mine might be interested.", "referral"),
+        ("Stop messaging me and remove me from your list.", "unsubscribe"),
+        ("What is the salary?", "question"),
+    ],
+)
+def test_signals_say_what_else_a_reply_holds(text: str, signal: str) -> None:
+    assert signal in predict(text).signals
+
+
+def test_ways_to_decline_are_no_signals_of_an_acceptance() -> None:
+    prediction = predict("Yes, I am very interested! A friend of mine works there, tell me more.")
+    assert prediction.label == "accept"
+    assert prediction.signals == ()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "NO THANKS, I AM NOT INTERESTED",
+        "no thanks, i am not interested",
+        "No\u200b than\u00adks, I am not inter\u200dested",
+        "Ｎｏ ｔｈａｎｋｓ, I am not interested",  # noqa: RUF001
+        "Nо thаnks, I аm nоt intеrеstеd",  # noqa: RUF001  with Cyrillic letters
+    ],
+)
+def test_how_letters_are_written_does_not_matter(other: str) -> None:
+    assert predict(other) == predict("No thanks, I am not interested")
+
+
+def own(text: str) -> str:
+    return own_words(fold([text])[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("No thanks\n\n> Would you be open to a call?\n> Ann", "no thanks"),
+        ("> Would you be open to a call?\n\nNo thanks", "no thanks"),
+        ("Sure!\n\nOn Tue, 3 Mar 2026, Ann Bell wrote:\n> Are you free?", "sure!"),
+        ("Sure!\n\nOn Tue, 3 Mar 2026, Ann Bell wrote:\nAre you free?\nAnn", "sure!"),
+        ("Klar!\n\nAm 3. März 2026 schrieb Anna Bell:\n> Hätten Sie Zeit?", "klar!"),
+        ("Claro\n\nEl 3 mar 2026, Ana escribió:\n> ¿Hablamos?", "claro"),
+        ("Oui\n\nLe 3 mars 2026, Anne a écrit :\n> Disponible ?", "oui"),
+        ("Sim\n\nEm 3 de março, Ana escreveu:\n> Podemos falar?", "sim"),
+        ("Yes\n\n-----Original Message-----\nFrom: Ann\nnot interested", "yes"),
+        ("Yes\n-- \nNo Nonsense Ltd", "yes"),
+        ("Yes\nSent from my phone", "yes"),
+        ("I'll pass.\n\nKind regards,\nAnn Open\nHead of Yes", "i'll pass.\n\nkind regards,"),
+        ("Thanks,\nbut no", "thanks,\nbut no"),
+        ("> only a quotation", "> only a quotation"),
+        ("I once wrote: never again", "i once wrote: never again"),
+    ],
+)
+def test_only_the_candidate_s_own_words_count(text: str, kept: str) -> None:
+    assert own(text) == kept
+
+
+def test_a_postscript_after_the_signature_counts() -> None:
+    assert "actually no" in own("Sounds good\n\nBest regards,\nAnn\nPS: actually no, forget it")
+
+
+def test_long_texts_are_cut_in_the_middle() -> None:
+    text = "beginning " + "x " * 200_000 + "end"
+    kept = own(text)
+    assert len(kept) <= CLEAN_CHARS_MAX + 1
+    assert kept.startswith("beginning")
+    assert kept.endswith("end")
+
+
+@pytest.mark.parametrize("text", ["> " * 5_000, "-" * 10_000, "on " * 3_000 + "wrote", "\n" * 10_000, "a" * 10_000])
+def test_awkward_long_texts_are_answered(text: str) -> None:
+    assert predict(text).label in {"accept", "decline"}
+
+
+def test_a_word_drawn_out_is_the_same_word() -> None:
+    assert predict("Yesssss") == predict("Yes")
+
+
+def test_no_phrase_of_the_lexicon_is_lost() -> None:
+    known = lexicon()
+    entries: dict[str, dict[str, list[str]]] = json.loads(LEXICON_PATH.read_text(encoding="utf-8"))
+    for name in set(entries) - {"negator", "negator_after", "contrast"}:
+        phrases = [phrase.replace(" .. ", " ") for some in entries[name].values() for phrase in some]
+        cues = extract(clean(phrases)).cues[:, known.classes.index(name)]
+        assert [phrase for phrase, count in zip(phrases, cues, strict=True) if not count] == []
+
+
+def test_negation_is_seen_before_and_after() -> None:
+    for plain, negated in (
+        ("I am interested", "I am not interested"),
+        ("es interessiert mich", "es interessiert mich nicht"),
+    ):
+        assert predict(plain).label == "accept"
+        assert predict(negated).label == "decline"
+
+
+def test_the_last_clause_settles_it() -> None:
+    assert predict("Sounds interesting, but I am not looking right now.").label == "decline"
+    assert predict("I am not looking right now, but it sounds interesting, tell me more.").label == "accept"
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def examples(count: int = 40) -> list[Example]:
+    says = {"accept": ("yes, count me in", "tell me more"), "decline": ("no thanks", "not interested")}
+    return [
+        Example(f"{says[label][i % 2]} {i}", label, "en", (), "x", "train")
+        for i in range(count)
+        for label in ("accept", "decline")
+    ]
+
+
+def test_training_twice_gives_the_same_model() -> None:
+    first, manifest = training.train(examples())
+    second, again = training.train(examples())
+    assert manifest == again
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def test_a_trained_model_can_be_stored_and_loaded(tmp_path: Path) -> None:
+    arrays, manifest = training.train(examples())
+    training.write(arrays, manifest, tmp_path)
+    loaded = Classifier.load(tmp_path)
+    assert loaded.version == manifest["model_version"]
+    assert [p.label for p in loaded.classify(["yes, count me in", "no thanks"])] == ["accept", "decline"]
+
+
+def test_the_stored_scores_are_those_of_training() -> None:
+    rows = examples()
+    arrays, manifest = training.train(rows)
+    limits = stored.Limits(**manifest["limits"])
+    seen = np.zeros(BUCKETS, dtype=np.bool_)
+    weights = stored.Weights(arrays["buckets"], float(arrays["step"]), arrays["dense"], float(arrays["bias"]), seen)
+    features = extract(clean([row.text for row in rows]))
+    declined = np.array([row.label == "decline" for row in rows], dtype=np.float64)
+    matrix = training.matrix_of(features)
+    exact = matrix.times(training.fit(matrix, declined))
+    assert np.abs(stored.score(features, weights, limits) - exact).max() < 0.1, "but for the rounding to 8 bits"
+
+
+def test_the_stored_model_is_made_from_the_rows_that_lie_here() -> None:
+    manifest = json.loads((ARTEFACT / stored.MANIFEST_FILE).read_text(encoding="utf-8"))
+    assert manifest["data_sha256"] == corpus.digest(corpus.load("train")), "the rows changed: make train"
+
+
+@pytest.mark.parametrize("name", ["features_version", "lexicon_sha256", "weights_sha256"])
+def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "artefact"
+    shutil.copytree(ARTEFACT, folder)
+    manifest = json.loads((folder / stored.MANIFEST_FILE).read_text(encoding="utf-8"))
+    (folder / stored.MANIFEST_FILE).write_text(json.dumps({**manifest, name: "other"}), encoding="utf-8")
+    with pytest.raises(ArtefactError, match=f"{name}.*make train"):
+        Classifier.load(folder)
+
+
+def test_a_missing_or_broken_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="make train"):
+        Classifier.load(tmp_path / "nowhere")
+    folder = tmp_path / "artefact"
+    shutil.copytree(ARTEFACT, folder)
+    (folder / stored.WEIGHTS_FILE).write_bytes(b"broken")
+    with pytest.raises(ArtefactError, match="make train"):
+        Classifier.load(folder)
+
+
+def test_training_and_test_have_no_author_in_common() -> None:
+    assert {e.author for e in corpus.load("train")} & {e.author for e in corpus.load("test")} == set()
+
+
+def test_what_was_trained_on_is_not_measured_on() -> None:
+    def example(text: str) -> Example:
+        return Example(text, "accept", "en", (), "x", "test")
+
+    left = unseen([example("Yes."), example("Yes, gladly.")], [example("YES.")])
+    assert [each.text for each in left] == ["Yes, gladly."]
+
+
+def test_a_bad_line_of_data_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 1"):
+        corpus.load("train", tmp_path)
+
+
+def test_the_lowest_confidence_that_is_right_often_enough() -> None:
+    confidence = np.array([0.9, 0.8, 0.7, 0.6])
+    right = np.array([True, True, False, True])
+    assert training.sure_confidence(confidence, right, 0.75) == 0.6
+    assert training.sure_confidence(confidence, right, 0.9) == 0.8
+    assert training.sure_confidence(confidence, ~right, 0.9) == 1.0
+
+
+def test_calibration_undoes_overconfidence() -> None:
+    declined = np.array([1.0] * 8 + [0.0] * 2 + [0.0] * 8 + [1.0] * 2)
+    scores = np.array([6.0] * 10 + [-6.0] * 10)
+    slope, offset = training.calibrate(scores, declined)
+    assert 1 / (1 + np.exp(-(slope * 6 + offset))) == pytest.approx(0.8, abs=1e-3)
+    assert offset == pytest.approx(0, abs=1e-3)
+
+
+def judged(written: corpus.Label, said: stored.Label, confidence: float) -> Judged:
+    return Judged(Example("", written, "en", (), "x", "test"), Prediction(said, confidence, False, (), "m"))
+
+
+def test_figures_are_what_they_are_called() -> None:
+    rows = [
+        judged("accept", "accept", 0.95),
+        judged("accept", "accept", 0.95),
+        judged("decline", "accept", 0.75),
+        judged("accept", "decline", 0.75),
+    ]
+    assert f1(rows, "accept") == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert f1(rows, "decline") == (0, 0, 0)
+    assert calibration_error(rows) == pytest.approx((2 * 0.05 + 2 * 0.75) / 4)
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_answered_in_order() -> None:
+    lines = [json.dumps({"id": i, "text": "No thanks" if i % 2 else "Yes please"}) for i in range(LINES_PER_BATCH + 1)]
+    out = io.StringIO()
+    assert classify_jsonl(["", *lines, "\n"], out) == len(lines)
+    answers = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [answer["id"] for answer in answers] == list(range(len(lines)))
+    assert [answer["label"] for answer in answers[:2]] == ["accept", "decline"]
+    assert list(answers[0]) == ["id", "label", "confidence", "needs_confirmation", "signals", "model_version"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: "),
+        ("[]", "line 2: "),
+        ('{"id": "a"}', "line 2: text"),
+        ('{"id": null, "text": ""}', "line 2: id"),
+        ('{"id": "a", "text": "' + "x" * 1024 * 1024 + '"}', "line 2: 10"),
+    ],
+)
+def test_a_bad_line_is_named_after_the_lines_before_it_are_answered(line: str, message: str) -> None:
+    out = io.StringIO()
+    with pytest.raises(BadLineError, match=message):
+        classify_jsonl(['{"id": "first", "text": "yes"}', line], out)
+    assert [json.loads(answer)["id"] for answer in out.getvalue().splitlines()] == ["first"]
