@@ -198,6 +198,7 @@ async def _faststream(settings: Settings, clock: Clock, *, batch: bool) -> None:
         await send_each(producer, await hop.apply([_incoming(r) for r in records], dedupe=True))
         clock.add(len(records))
 
+    subscriber: Any
     if batch:
         subscriber = broker.subscriber(
             MESSAGING_EVENTS,
@@ -217,7 +218,7 @@ async def _faststream(settings: Settings, clock: Clock, *, batch: bool) -> None:
             ack_policy=AckPolicy.ACK,
         )
 
-    @subscriber  # type: ignore[untyped-decorator]  # FastStream's decorator is untyped
+    @subscriber  # type: ignore[untyped-decorator]
     async def on_message(_: Any, message: KafkaMessage) -> None:
         raw = message.raw_message
         await on_records(raw if isinstance(raw, tuple | list) else [raw])

@@ -91,10 +91,11 @@ def before(places: tuple[Place, ...], calendar: Calendar, *, allotment: int) -> 
         yield from _began(place, calendar, allotment)
         yield from _preferences(place, calendar)
         refreshes = calendar.refreshes()[:-1]
-        if place.fate == "ended":
-            refreshes = refreshes[:1]
-            yield _fact(place, "contract.ended.v1", "ended_at", refreshes[-1] + timedelta(days=1))
-        yield from (_refresh(place, at) for at in refreshes)
+        if place.fate != "ended":
+            yield from (_refresh(place, at) for at in refreshes)
+        else:
+            yield _refresh(place, refreshes[0])
+            yield _fact(place, "contract.ended.v1", "ended_at", refreshes[0] + timedelta(days=1))
 
 
 def afterwards(places: tuple[Place, ...], calendar: Calendar, *, allotment: int) -> Iterator[Fact]:

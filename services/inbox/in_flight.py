@@ -39,7 +39,6 @@ class StatesInFlight:
                 newest[state.thread_id] = record
             elif _versions(state) >= awaited:
                 del self._sent[state.thread_id]
-                newest.pop(state.thread_id, None)
         return newest
 
     def _follow(self, record: AnyIncoming) -> None:

@@ -39,7 +39,7 @@ class ResponseRates:
 def response_rates(months: Sequence[Month]) -> ResponseRates:
     """Add up months. A month without a sent InMail has no rate and is left out of the mean."""
     sent = sum(month.sent for month in months)
-    rates = [month.answered / month.sent for month in months ]
+    rates = [month.answered / month.sent for month in months if month.sent]
     return ResponseRates(
         pooled=Rate(sum(month.answered for month in months), sent),
         report_30d=Rate(sum(month.answered_30d for month in months), sent),

@@ -101,14 +101,14 @@ def _next_morning(instant: datetime, quiet: QuietHours | None, zone: tzinfo) -> 
 
 
 def _end_of_span(instant: datetime, quiet: QuietHours, zone: tzinfo) -> datetime | None:
-    # Not only yesterday's and today's: where the clock is set back over midnight, tomorrow's may have begun.
+    """Give the end of the span that began last, None where it has ended: the ones before it ended no later."""
+    # From tomorrow on: where the clock is set back over midnight, tomorrow's may have begun.
     today = _wall(instant, zone).date()
-    overnight = _DAY if quiet.end < quiet.start else timedelta()
-    for day in (today - _DAY, today, today + _DAY):
+    for day in (today + _DAY, today, today - _DAY):
         if first_instant(datetime.combine(day, quiet.start), zone) <= instant:
+            overnight = _DAY if quiet.end < quiet.start else timedelta()
             end = first_instant(datetime.combine(day + overnight, quiet.end), zone)
-            if instant < end:
-                return end
+            return end if instant < end else None
     return None
 
 

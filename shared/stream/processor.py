@@ -232,8 +232,10 @@ class Processor:
         if accepted:
             await self._handler.handle(tx, accepted, effects)
         await self._settle(tx, effects, dead, expired)
-        dead += [_dead_of(r) for r in rejected if self._reads[r.record.position.topic].owns_dead_letters]
+        dead += [_dead_of(r) for r in rejected]
+        # Remembered in any case, for what a repeat or a redriven one is; published by the topic's one owner.
         kept = await dead_letters.store_dead_letters(tx, dead)
+        kept = [d for d in kept if self._reads[d.record.position.topic].owns_dead_letters]
         rows = await outbox.store_outgoing(tx, effects.outgoing)
         rows += await self._store_dead(tx, kept)
         return Outcome(effects, rows, kept, self._results(batch, effects, kept))

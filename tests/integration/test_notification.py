@@ -147,7 +147,11 @@ async def test_preferences_come_back_as_they_were_written(notification: Harness)
 
 async def test_bad_contract_events_are_left_to_credits(notification: Harness) -> None:
     await notification.feed_raw(CONTRACT_EVENTS, [(b"contract-1", b"{"), (b"contract-1", None)], timestamp=NOW)
-    await feed(notification, contract_started(), contract_ended())
+    taken = preferences_set(channels=("email",), id="event-1")
+    conflict = preferences_set(channels=(), id="event-1", at=after(days=1))
+    skewed = preferences_set(channels=(), at=NOW + timedelta(minutes=6))
+    await feed(notification, contract_started(), taken, conflict, skewed, contract_ended())
+    assert await values(notification, "SELECT channels FROM preference") == [["email"]]
     assert not notification.dead
 
 

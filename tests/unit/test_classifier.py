@@ -45,7 +45,7 @@ def test_r07_plain_answers_are_understood(text: str, label: str) -> None:
     assert predict(text).label == label
 
 
-@pytest.mark.parametrize("text", ["", "  ", "\u200b", "...", "-- \n", "\ufffd\ufffd"])
+@pytest.mark.parametrize("text", ["", "  ", "\u200b", "...", "-- \n"])
 def test_r07_what_says_nothing_leans_to_accept_and_asks_for_confirmation(text: str) -> None:
     prediction = predict(text)
     assert (prediction.label, prediction.needs_confirmation) == ("accept", True)

@@ -98,6 +98,24 @@ def test_r17_an_undelivered_inmail_leaves_the_awaiting_folder() -> None:
     assert state(told(talk.status(), talk.status("undelivered", after(hours=1)))).status == "closed"
 
 
+def test_r17_an_undelivered_inmail_does_not_count_as_sent() -> None:
+    talk = Conversation()
+    thread = told(
+        talk.status(),
+        talk.status("withdrawn", after(days=1)),
+        talk.status("sent", after(days=2), inmail_id="i2"),
+        talk.status("undelivered", after(days=3), inmail_id="i2"),
+    )
+    assert not thread.inmails["i2"].counts_as_sent
+    assert last(thread) == START
+
+
+def test_r08_the_first_response_is_the_earliest_however_late_it_comes() -> None:
+    talk = Conversation()
+    thread = told(talk.status(), talk.reply(after(days=5)), talk.reply(after(days=3), reply_id="r2"))
+    assert state(thread).first_response_at == after(days=3)
+
+
 def test_r18_an_inmail_withdrawn_after_sending_leaves_the_awaiting_folder_and_still_counts_as_sent() -> None:
     talk = Conversation()
     thread = told(talk.status(), talk.status("withdrawn", after(hours=1)))

@@ -34,6 +34,7 @@ STEM_CHARS: Final = 6
 """Phrases of several words match by the beginnings of their words, so that one phrase stands for its inflections."""
 NEGATION_WORDS: Final = 3
 GAP_WORDS_MAX: Final = 3
+PHRASE_WORDS_MAX: Final = 4
 HEAD_WORDS: Final = 4
 
 LEXICON_PATH: Final = Path(__file__).parent / "lexicon.json"
@@ -319,14 +320,32 @@ def _hits(tokens: _Tokens, lexicon: Lexicon) -> tuple[Ints, Ints, npt.NDArray[np
 
     everywhere = np.arange(len(tokens.full))
     look(_joined(tokens.full, salt=1), everywhere, 1)
-    for words in (2, 3, 4):
+    for words in range(2, PHRASE_WORDS_MAX + 1):
         at = _together(tokens.word_text, words)
         look(_joined(*(tokens.stem[at + i] for i in range(words)), salt=words), at, words)
     for gap in range(1, GAP_WORDS_MAX + 1):
         at = _together(tokens.sentence, gap + 1)
         look(_joined(tokens.stem[at], tokens.stem[at + gap], salt=_PAIR_SALT), at, gap + 1)
-    order = np.argsort(np.concatenate(spots), kind="stable")
-    return np.concatenate(spots)[order], np.concatenate(spans)[order], np.concatenate(members)[order]
+    spot, span, member = np.concatenate(spots), np.concatenate(spans), np.concatenate(members)
+    structure = lexicon.bit("negator") | lexicon.bit("negator_after") | lexicon.bit("contrast")
+    gapped = np.arange(len(spot)) >= sum(len(some) for some in spots[:-GAP_WORDS_MAX])
+    member &= np.where(_inside_longer(spot, span, gapped, len(tokens.full)), structure, ~np.uint32(0))
+    order = np.argsort(spot, kind="stable")
+    return spot[order], span[order], member[order]
+
+
+def _inside_longer(spot: Ints, span: Ints, gapped: Bools, words: int) -> Bools:
+    """Which phrases lie inside longer ones: "mas adelante" (later) does not say "adelante" (go ahead)."""
+    longest = np.zeros(words, dtype=np.intp)
+    for size in range(2, PHRASE_WORDS_MAX + 1):
+        at = spot[(span == size) & ~gapped]
+        for i in range(size):
+            longest[at + i] = size
+    covered = longest[spot] > span
+    for i in range(1, PHRASE_WORDS_MAX):
+        longer = span > i
+        covered[longer] &= longest[spot[longer] + i] > span[longer]
+    return covered
 
 
 def _together(unit: Ints, words: int) -> Ints:
