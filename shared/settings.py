@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     request_timeout_ms: int = 15_000
     retry_seconds_min: float = 0.2
     retry_seconds_max: float = 5.0
+    publish_recheck_ms: int = Field(500, ge=0)
+    """An older commit is published only after a look whether its partitions are still held."""
     drain_seconds_max: float = 10.0
     sweep_seconds: float = Field(1.0, gt=0)
     """How often lag is measured, parked records expire and acknowledged outbox rows are deleted while nothing comes."""

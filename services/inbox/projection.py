@@ -167,7 +167,7 @@ class Projection:
         for thread_id in sorted(threads):
             thread, cause = threads[thread_id], behind[thread_id]
             seen = cause.event.data
-            if True:
+            if seen.thread_version < thread.version or seen.outcome_version < thread.outcome_version:
                 self._emit(turn.effects, thread, cause)
 
     def _emit(self, effects: Effects, thread: Thread, cause: AnyIncoming) -> None:

@@ -9,16 +9,20 @@ import asyncpg
 
 from shared.stream.records import AnyIncoming
 
-_INSERT = """
-INSERT INTO inbox (identity, content_hash, expires_on)
-SELECT identity, content_hash, expires_on
-FROM unnest($1::bytea[], $2::bytea[], $3::date[]) AS n (identity, content_hash, expires_on)
-ON CONFLICT (identity) DO NOTHING
-RETURNING identity
+# One round trip: enters what is new and returns it, and what is known of dead letters (told apart by the hash).
+_ENTER = """
+WITH entered AS (
+    INSERT INTO inbox (identity, content_hash, expires_on)
+    SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::date[])
+    ON CONFLICT (identity) DO NOTHING
+    RETURNING identity
+)
+SELECT identity, NULL AS dead_hash FROM entered
+UNION ALL
+SELECT identity, content_hash FROM dead_letter WHERE identity = ANY($1)
 """
 _SELECT = "SELECT identity, content_hash FROM inbox WHERE identity = ANY($1)"
 _DELETE = "DELETE FROM inbox WHERE identity = ANY($1)"
-_DEAD = "SELECT identity, content_hash FROM dead_letter WHERE identity = ANY($1)"
 _PURGE = """
 DELETE FROM inbox WHERE identity = ANY(ARRAY(SELECT identity FROM inbox WHERE expires_on < $1 LIMIT $2))
 """
@@ -73,8 +77,7 @@ async def screen(tx: asyncpg.Connection, candidates: Sequence[Candidate], *, exp
     firsts, screened = _first_of_each(candidates)
     entries: dict[bytes, tuple[bytes, date | None]] = {c.identity: (c.content_hash, expires_on) for c in firsts}
     entries |= {c.business: (c.content_hash, None) for c in firsts if c.business is not None}
-    known = await _enter(tx, entries)
-    dead = {(row["identity"], row["content_hash"]) for row in await tx.fetch(_DEAD, [c.identity for c in firsts])}
+    known, dead = await _enter(tx, entries)
     forget: list[bytes] = []
     for c in firsts:
         stored = known.get(c.identity)
@@ -123,11 +126,17 @@ def _first_of_each(candidates: Sequence[Candidate]) -> tuple[list[Candidate], Sc
     return firsts, screened
 
 
-async def _enter(tx: asyncpg.Connection, entries: dict[bytes, tuple[bytes, date | None]]) -> dict[bytes, bytes]:
-    """Insert identities, in order so that two processes cannot deadlock; return those known before, with hashes."""
+async def _enter(
+    tx: asyncpg.Connection, entries: dict[bytes, tuple[bytes, date | None]]
+) -> tuple[dict[bytes, bytes], set[tuple[bytes, bytes]]]:
+    """Insert identities, in order so that two processes cannot deadlock.
+
+    Returns the hashes of those known before, and the dead letters (identity, hash) under any of them.
+    """
     ordered = sorted(entries)
-    inserted = await tx.fetch(_INSERT, ordered, [entries[i][0] for i in ordered], [entries[i][1] for i in ordered])
-    if len(inserted) == len(ordered):
-        return {}
-    missing = entries.keys() - {row["identity"] for row in inserted}
-    return {row["identity"]: row["content_hash"] for row in await tx.fetch(_SELECT, list(missing))}
+    rows = await tx.fetch(_ENTER, ordered, [entries[i][0] for i in ordered], [entries[i][1] for i in ordered])
+    dead = {(row["identity"], row["dead_hash"]) for row in rows if row["dead_hash"] is not None}
+    missing = entries.keys() - {row["identity"] for row in rows if row["dead_hash"] is None}
+    if not missing:
+        return {}, dead
+    return {row["identity"]: row["content_hash"] for row in await tx.fetch(_SELECT, list(missing))}, dead

@@ -1,5 +1,6 @@
 """The outbox: what a batch publishes, committed with its effects and deleted once the broker has acknowledged it."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,7 +47,8 @@ class Publication:
     """Rows to publish in order, and the claims under which they were written."""
 
     rows: Sequence[OutboxRow]
-    claims: Sequence[Claim] = field(default_factory=tuple)
+    claims: Sequence[Claim] = ()
+    committed_at: float = field(default_factory=time.monotonic)
 
 
 async def enqueue(tx: asyncpg.Connection, topic: str, key: bytes, payload: bytes) -> OutboxRow:

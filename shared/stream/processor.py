@@ -26,6 +26,8 @@ from shared.topics import dead_letters as dead_letter_topic
 
 logger = logging.getLogger(__name__)
 
+_DELETE_ROWS_MIN = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Read:
@@ -199,7 +201,9 @@ class Processor:
 
     async def _commit(self, batch: Batch) -> Outcome:
         started = time.perf_counter()
-        sent, self._sent = self._sent, []
+        sent: list[int] = []
+        if not batch.items or len(self._sent) >= _DELETE_ROWS_MIN:  # small batches leave it to the sweep
+            sent, self._sent = self._sent, []
         try:
             await self._handler.prepare([d for d in batch.items if isinstance(d, Incoming)])
             async with transaction(self._pool) as connection:

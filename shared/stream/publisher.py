@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
@@ -121,8 +122,12 @@ class Publisher:
             self._queue.task_done()
 
     async def _check_claims(self, publication: Publication) -> None:
-        """An owner that was frozen after its commit must not send behind its successor's back."""
-        if publication.claims:
+        """An owner that was frozen after its commit must not send behind its successor's back.
+
+        A commit so young that nobody can have taken over since needs no look.
+        """
+        age_seconds = time.monotonic() - publication.committed_at
+        if publication.claims and age_seconds > self._settings.publish_recheck_ms / 1000:
             async with acquire(self._pool) as connection:
                 if not await standing(connection, self._consumer, publication.claims):
                     self._fence_rejections.inc()

@@ -83,6 +83,7 @@ class ServiceProcess:
     processor: Processor | None = None
 
     def stop(self) -> None:
+        """Ask `run` to end."""
         self.stopping.set()
         if self.consumer is not None:
             self.consumer.stop()

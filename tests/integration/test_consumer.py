@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import asyncpg
@@ -142,7 +143,7 @@ async def test_a_zombie_that_wakes_between_commit_and_publish_sends_nothing(brok
     async with zombie.resources.pool.acquire() as connection:
         await claim(connection, SPEC.name, {(MESSAGING_EVENTS, 0): 0})
     with pytest.raises(FenceRejectedError):
-        await publisher.put(held_back[0])
+        await publisher.put(replace(held_back[0], committed_at=held_back[0].committed_at - 10))
         await publisher.drain()
         publisher.check()
     assert zombie.resources.metrics.fence_rejections._value.get() == 1

@@ -10,7 +10,7 @@ SIGNALS: Final = (AUTO_REPLY_SUSPECTED, "not_now", "question", "referral", "unsu
 """All labels, in the order in which they are listed."""
 
 AUTO_STRONG_MIN: Final = 1
-AUTO_WEAK_MIN: Final = 2
+AUTO_WEAK_MIN: Final = 3
 """Phrases that a person uses too, such as "on holiday", must come in company."""
 
 

@@ -60,6 +60,10 @@ SURE_PRECISION_MIN: Final = 0.97
 DECLINE_PROBABILITY_MIN: Final = 0.55
 KNOWN_WORDS_MIN: Final = 0.3
 
+CALIBRATION_SLOPE_MAX: Final = 1.0
+"""Calibration may only lower confidence: the lexicon was extended by reading training rows, which flatters the scores
+of rows that were left out of the fit."""
+
 ITERATIONS_MAX: Final = 200
 MEMORY_STEPS: Final = 8
 
@@ -215,6 +219,7 @@ def quantised(weights: Scores) -> tuple[npt.NDArray[np.int8], float]:
 def choose_limits(scores: Scores, declined: Scores) -> Limits:
     """Choose what turns scores into answers, on left-out scores."""
     slope, offset = calibrate(scores, declined)
+    slope = min(slope, CALIBRATION_SLOPE_MAX)
     limits = Limits(
         group_factors=GROUP_FACTORS,
         dense_factor=DENSE_FACTOR,
