@@ -131,6 +131,11 @@ class Metrics:
         self.progress_timestamp_seconds.set_to_current_time()  # the process has begun: no progress since the year 1970
         self.observe_pool(0, 0)
 
+    def expect(self, topic: str, types: Iterable[str]) -> None:
+        """Begin the counters of these types at 0: in one that begins with its first events, no rate shows them."""
+        for event_type in types:
+            self.events.labels(self.service, topic, event_type, "accepted")
+
     def forget_partitions(self) -> None:
         """Empty the gauges of what is held: a process that lost its partitions must not report their last state."""
         self.lag_records.clear()

@@ -6,28 +6,27 @@ import pytest
 
 from deploy.local.kafka import EmbeddedKafka
 from deploy.local.postgres import EmbeddedPostgres
-from deploy.local.stack import LocalStack
+from deploy.local.stack import KAFKA_VARIABLE, POSTGRES_VARIABLE, LocalStack
 from deploy.topics import create_topics
 from shared.testing.databases import Databases
 from shared.testing.topics import empty_topics
 
 
-@pytest.fixture(scope="session")
-async def stack() -> AsyncIterator[LocalStack]:
-    async with LocalStack() as running:
-        yield running
+# Each server alone: a test that needs no broker does not wait for one. Naming a server as external leaves it out.
 
 
 @pytest.fixture(scope="session")
-def postgres(stack: LocalStack) -> EmbeddedPostgres:
-    assert stack.postgres is not None, "unset INMAIL_POSTGRES_DSN: tests stop and kill the server they use"
-    return stack.postgres
+async def postgres() -> AsyncIterator[EmbeddedPostgres]:
+    async with LocalStack(environ={KAFKA_VARIABLE: "none"}) as stack:
+        assert stack.postgres is not None
+        yield stack.postgres
 
 
 @pytest.fixture(scope="session")
-def kafka(stack: LocalStack) -> EmbeddedKafka:
-    assert stack.kafka is not None, "unset INMAIL_KAFKA_BOOTSTRAP: tests stop and kill the broker they use"
-    return stack.kafka
+async def kafka() -> AsyncIterator[EmbeddedKafka]:
+    async with LocalStack(environ={POSTGRES_VARIABLE: "none"}) as stack:
+        assert stack.kafka is not None
+        yield stack.kafka
 
 
 @pytest.fixture(scope="session")

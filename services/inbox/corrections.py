@@ -38,7 +38,7 @@ async def request_correction(
     for version in _versions_meant(thread, wanted):
         known = command_id(thread_id, version, wanted.outcome, wanted.corrected_by)
         if known in earlier:
-            break
+            return known, []
     version = wanted.version or thread.outcome_version
     refusal = correction_refusal(
         outcome=thread.outcome,

@@ -61,6 +61,7 @@ def test_r07_words_never_met_ask_for_confirmation(text: str) -> None:
     "text",
     [
         "I am out of the office until 4 May. For urgent matters please contact the service desk.",
+        "OOO until the 3rd of May",
         "Automatische Antwort: Ich bin bis zum 3. März im Urlaub.",
         "Respuesta automática: estoy de vacaciones hasta el lunes.",
         "Je suis actuellement absente du bureau, de retour le 12 juin.",
@@ -167,6 +168,7 @@ def test_awkward_long_texts_are_answered(text: str) -> None:
 
 def test_a_word_drawn_out_is_the_same_word() -> None:
     assert predict("Yesssss") == predict("Yes")
+    assert predict("OOO") != predict("O")
 
 
 def test_no_phrase_of_the_lexicon_is_lost() -> None:

@@ -7,6 +7,7 @@ looked at, so no later step can depend on them.
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 TEXT_CHARS_MAX: Final = 20_000
@@ -27,7 +28,7 @@ _LINE_ENDS: Final = re.compile("\r\n?|[\u0085\u2028\u2029\x0b\x0c]")
 
 _QUOTE_MARKS: Final = (">", "|")
 _QUOTE_HEADER: Final = re.compile(
-    r"^\s*(?:"
+    r"^(?:"
     r"[-_]{2,}\s*(?:original message|forwarded message|mensaje original|mensaje reenviado|message d'origine"
     r"|message original|message transféré|ursprüngliche nachricht|weitergeleitete nachricht|mensagem original"
     r"|mensagem encaminhada)\b.*"
@@ -35,23 +36,23 @@ _QUOTE_HEADER: Final = re.compile(
     r"|(?:on|el|am|le|em|a)\b.{0,160}\b(?:wrote|escribió|escribio|a écrit|a ecrit|schrieb|escreveu)\b.{0,80}"
     r"|.{0,80}\b(?:wrote|escribió|a écrit|schrieb|escreveu)\s*:"
     r"|(?:from|von|enviado por|gesendet|sent)\s?:.*"
-    r")\s*$"
+    r")$"
 )
 _DEVICE_LINE: Final = re.compile(
-    r"^\s*(?:sent from my|sent via|get outlook|enviado desde mi|enviado do meu|enviado a partir do"
+    r"^(?:sent from my|sent via|get outlook|enviado desde mi|enviado do meu|enviado a partir do"
     r"|envoyé de(?:puis)? mon|envoyé à partir|von meinem .{0,40} gesendet|gesendet von mein|diese nachricht wurde von)"
     r".{0,80}$"
 )
-_SIGNATURE_MARK: Final = re.compile(r"^\s*(?:--|\u2014|\u2013{2})\s*$")
+_SIGNATURE_MARK: Final = re.compile(r"^(?:--|\u2014|\u2013{2})$")
 _CLOSING: Final = re.compile(
-    r"^\s*(?:best|best wishes|all the best|(?:best|kind|kindest|warm|warmest) regards|regards|br|kr|cheers|thanks"
+    r"^(?:best|best wishes|all the best|(?:best|kind|kindest|warm|warmest) regards|regards|br|kr|cheers|thanks"
     r"|many thanks|thank you|sincerely|yours|yours (?:sincerely|faithfully|truly)|sincerely yours|respectfully"
     r"|saludos|un saludo|saludos cordiales|un cordial saludo|atentamente|atte|un abrazo|gracias"
     r"|cordialement|bien cordialement|bien à vous|bonne journée|salutations|sincères salutations|merci"
     r"|(?:mit )?(?:freundlichen|besten|herzlichen|vielen) grüßen?|(?:viele|beste|liebe|schöne|herzliche|freundliche)"
     r" grüße|mfg|lg|vg|bg|gruß|danke"
     r"|atenciosamente|att|abraços|abraço|um abraço|abs|cumprimentos|com os melhores cumprimentos|melhores cumprimentos"
-    r"|obrigado|obrigada)\s*[,.!]?\s*$".replace("ß", "ss")
+    r"|obrigado|obrigada)\s*[,.!]?$".replace("ß", "ss")
 )
 _SIGNATURE_LINES_MAX: Final = 5
 _SIGNATURE_LINE_CHARS_MAX: Final = 70
@@ -90,34 +91,41 @@ def own_words(folded: str) -> str:
 
 def _without_quotes(lines: list[str]) -> list[str]:
     kept: list[str] = []
+    said = False
     for number, line in enumerate(lines):
-        if line.lstrip().startswith(_QUOTE_MARKS):
+        shown = line.strip()  # the expressions would try every blank as a beginning
+        if shown.startswith(_QUOTE_MARKS):
             continue
-        if _QUOTE_HEADER.match(line):
+        if _QUOTE_HEADER.match(shown):
             following = next((later for later in lines[number + 1 :] if later.strip()), "")
             marked = following.lstrip().startswith(_QUOTE_MARKS)
-            if not marked and following and any(earlier.strip() for earlier in kept):
+            if not marked and following and said:
                 break  # an unmarked quotation runs to the end
             if marked:
                 continue
-        if not _DEVICE_LINE.match(line):
+        if not _DEVICE_LINE.match(shown):
             kept.append(line)
+            said = said or bool(shown)
     return kept
 
 
 def _without_signature(lines: list[str]) -> list[str]:
+    said = False
     for number, line in enumerate(lines):
-        if number == 0 or not any(earlier.strip() for earlier in lines[:number]):
+        if not said:
+            said = bool(line.strip())
             continue
-        if _SIGNATURE_MARK.match(line):
+        shown = line.strip()
+        if _SIGNATURE_MARK.match(shown):
             return lines[:number]
-        if _CLOSING.match(line) and _is_signature(lines[number + 1 :]):
+        if _CLOSING.match(shown) and _is_signature(lines[number + 1 :]):
             return lines[: number + 1]
     return lines
 
 
 def _is_signature(lines: list[str]) -> bool:
-    written = [line for line in lines if line.strip()]
+    # One line more than a signature may have tells as much as all of them, and is found at once.
+    written = list(islice((line for line in lines if line.strip()), _SIGNATURE_LINES_MAX + 1))
     return len(written) <= _SIGNATURE_LINES_MAX and not any(
         len(line) > _SIGNATURE_LINE_CHARS_MAX or _POSTSCRIPT.match(line) or "?" in line for line in written
     )

@@ -235,13 +235,21 @@ def _shifted(flags: Bools) -> Bools:
 
 
 def _stretched(codes: npt.NDArray[np.uint32], kinds: npt.NDArray[np.uint8]) -> Bools:
-    """The letters that only draw a word out, as in "yesss": all but the first of three or more equal ones."""
+    """The letters that only draw a word out, as in "yesss": all but the first of three or more equal ones.
+
+    Three equal letters by themselves are a word of their own, such as "OOO" for out of office.
+    """
     same = np.zeros(len(codes), dtype=bool)
     same[1:] = (codes[1:] == codes[:-1]) & (kinds[1:] == _WORD)
     more = np.zeros(len(codes), dtype=bool)
     more[1:] |= same[:-1]
     more[:-1] |= same[1:]
-    return same & more
+    starts = np.flatnonzero(~same)
+    around = np.zeros(len(codes) + 2, dtype=bool)
+    around[1:-1] = kinds == _WORD
+    in_longer_word = around[starts] | around[np.append(starts[1:], len(codes)) + 1]
+    stretched: Bools = same & more & in_longer_word[np.cumsum(~same) - 1]
+    return stretched
 
 
 @lru_cache(maxsize=1)
