@@ -1,6 +1,7 @@
-"""The look that all dashboards share: one colour for one thing everywhere, a unit on every axis, a question per panel."""
+"""The look that all dashboards share: one colour for one thing, a unit on every axis, a question for every panel."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Final, NamedTuple
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
@@ -42,8 +43,13 @@ class Level(NamedTuple):
     colour: str
 
 
-def board(uid: str, title: str, purpose: str, *, since: str = "now-6h") -> dashboard.Dashboard:
-    """Begin a dashboard; it marks firing alerts and links to the others."""
+Panel = stat.Panel | timeseries.Panel
+
+
+def board(
+    uid: str, title: str, purpose: str, rows: Mapping[str, Sequence[Panel]], *, since: str = "now-6h"
+) -> dashboard.Dashboard:
+    """Build a dashboard from rows of panels; it marks firing alerts and links to the others."""
     alerts = (
         dashboard.AnnotationQuery()
         .name("Alerts")
@@ -55,7 +61,7 @@ def board(uid: str, title: str, purpose: str, *, since: str = "now-6h") -> dashb
         .text_format("{{service}}")
     )
     others = dashboard.DashboardLink("InMail").type(model.DashboardLinkType.DASHBOARDS).tags([TAG]).keep_time(True)  # noqa: FBT003
-    return (
+    result = (
         dashboard.Dashboard(title)
         .uid(uid)
         .description(purpose)
@@ -64,9 +70,16 @@ def board(uid: str, title: str, purpose: str, *, since: str = "now-6h") -> dashb
         .time(since, "now")
         .refresh("30s")
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
+        .readonly()  # it is changed here, not in the browser
         .annotation(alerts)
         .link(others)
     )
+    numbers = count(1)
+    for heading, panels in rows.items():
+        result = result.with_row(dashboard.Row(heading).id(next(numbers)))
+        for panel in panels:
+            result = result.with_panel(panel.id(next(numbers)))
+    return result
 
 
 def service_variable() -> dashboard.QueryVariable:
@@ -132,7 +145,7 @@ def lines(
         .title(title)
         .description(question)
         .datasource(_datasource())
-        .targets([_target(query) for query in queries])
+        .targets([_target(query, ref=chr(ord("A") + place)) for place, query in enumerate(queries)])
         .unit(unit)
         .min(0)
         .thresholds(_thresholds(levels))
@@ -165,9 +178,9 @@ def latency(metric: str, selector: str) -> list[Query]:
     return [Query(f"histogram_quantile({share}, {rate})", name) for name, share in shares]
 
 
-def _target(query: Query, *, instant: bool = False) -> prometheus.Dataquery:
+def _target(query: Query, *, ref: str = "A", instant: bool = False) -> prometheus.Dataquery:
     target = prometheus.Dataquery().datasource(_datasource()).expr(query.expr).legend_format(query.name)
-    target = target.format(PromQueryFormat.TIME_SERIES)
+    target = target.ref_id(ref).format(PromQueryFormat.TIME_SERIES)
     return target.instant() if instant else target.range()
 
 

@@ -21,7 +21,7 @@ SELECT thread_id, contract_id, owner_seat_id, candidate_id, status, locked, last
        outcome_version
 FROM thread
 WHERE owner_seat_id = $1 AND status IS NOT NULL AND ($2::text IS NULL OR status = $2)
-  AND ($3::timestamptz IS NULL OR last_inmail_at < $3)
+  AND ($3::timestamptz IS NULL OR (last_inmail_at, thread_id) < ($3, $4))
 ORDER BY last_inmail_at DESC, thread_id DESC
 LIMIT $5
 """

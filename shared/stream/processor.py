@@ -22,6 +22,7 @@ from shared.stream.inbox import BatchCutError, Candidate
 from shared.stream.offsets import LONG_AGO, Claim, FenceRejectedError, Move, TopicPartition, fence
 from shared.stream.outbox import OutboxRow, Publication
 from shared.stream.records import AnyIncoming, Incoming, Position, RawRecord
+from shared.topics import TOPICS
 from shared.topics import dead_letters as dead_letter_topic
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,8 @@ class Processor:
         self._publish = publish
         self._next_expiry: dict[TopicPartition, datetime] = {}
         self._sent: list[int] = []
+        for read in reads:
+            metrics.expect(read.topic, TOPICS[read.topic].types)
 
     def sent(self, outbox_ids: Sequence[int]) -> None:
         """Say which outbox rows the broker has; the next transaction deletes them."""

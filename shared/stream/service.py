@@ -68,6 +68,8 @@ class ServiceSpec:
     reads: tuple[Read, ...]
     handler: Callable[[Resources], Handler]
     routes: Callable[[Resources], Sequence[Route]] = no_routes
+    batch_interval_ms: int = 10
+    """The least time between the starts of two batches: what nobody waits for can be done in larger ones."""
 
 
 @dataclass(slots=True)
@@ -169,6 +171,7 @@ class ServiceProcess:
             settings=self.settings,
             metrics=self.metrics,
             health=self.health,
+            batch_interval_ms=self.spec.batch_interval_ms,
         )
         try:
             await publisher.start()

@@ -117,21 +117,24 @@ async def test_a_seat_belongs_to_whom_spoke_last_by_event_time_whatever_its_cont
 
 
 async def test_two_owners_of_a_seats_contracts_leave_the_newest_preferences(notification: Harness) -> None:
-    """The race of two processes: each has read the row before the other wrote it."""
+    """The race of two processes: each has read the row before the other wrote it, and one waits for the other's lock."""
+    older, newer = preferences_set(channels=("push",)), preferences_set(channels=("email",), at=after(days=1))
+    pool = notification.resources.pool
 
-    async def write(channel: PushedChannel, days: int, read: asyncio.Barrier) -> None:
-        async with transaction(notification.resources.pool) as tx:
-            seats = await store.load_seats(tx, ["seat-1"])
-            await read.wait()
-            assert seats.preferences == {}
-            seats.prefer(preferences_set(channels=(channel,), at=after(days=days)).data)
+    async def save(seats: Seats) -> None:
+        async with transaction(pool) as tx:
             await store.save_seats(tx, seats)
 
-    for order in ((1, 2), (2, 1)):
-        read = asyncio.Barrier(2)
-        await asyncio.gather(*(write("email" if days == 2 else "push", days, read) for days in order))
+    for words in ((older, newer), (newer, older)):
+        first, second = Seats(), Seats()
+        first.prefer(words[0].data)
+        second.prefer(words[1].data)
+        async with transaction(pool) as tx:
+            await store.save_seats(tx, first)
+            waits = asyncio.create_task(save(second))
+        await waits
         assert await values(notification, "SELECT channels FROM preference") == [["email"]]
-        await notification.resources.pool.execute("DELETE FROM preference")
+        await pool.execute("DELETE FROM preference")
 
 
 async def test_preferences_come_back_as_they_were_written(notification: Harness) -> None:
@@ -217,7 +220,7 @@ def wishes(random: Random, count: int) -> list[AnyEvent]:
 
 async def feed_in_batches(harness: Harness, stream: Sequence[AnyEvent], batch_records: int) -> list[bytes]:
     """Feed records that the broker took one second after the other, some of each topic in every batch."""
-    offsets: Counter[str] = Counter()
+    offsets = Counter({topic: claim.next_offset for (topic, _), claim in harness.claims.items()})
     raw = []
     for second, made in enumerate(stream):
         topic = TOPIC_OF[made.type]
@@ -232,6 +235,16 @@ async def feed_in_batches(harness: Harness, stream: Sequence[AnyEvent], batch_re
             assert not outcome.dead
             emitted += [encode(made) for _, made, _ in outcome.effects.emitted]
     return emitted
+
+
+async def test_a_channel_wanted_again_goes_on_counting_in_the_same_batch(notification: Harness) -> None:
+    thread = Conversation()
+    stream = [preferences_set(), *answered(thread), thread.decided(), preferences_set(channels=(), at=after(days=1))]
+    await feed_in_batches(notification, stream, 1)
+    again = [preferences_set(at=after(days=2)), thread.reply(NIGHT, reply_id="reply-2"), thread.decided("declined")]
+    await feed_in_batches(notification, again, len(again))
+    rows = await notification.fetch("SELECT channel, max(version) FROM notification_request GROUP BY channel")
+    assert {row[0]: row[1] for row in rows} == {"in_thread": 2, "push": 2}
 
 
 @pytest.mark.parametrize("seed", range(4))
