@@ -59,3 +59,7 @@ def main() -> None:
         sys.exit(PROBLEM_EXIT_CODE)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(PROBLEM_EXIT_CODE)
+
+
+if __name__ == "__main__":
+    main()

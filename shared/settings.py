@@ -1,4 +1,4 @@
-"""Every setting of a service, its default and its unit; each can be given by an environment variable `INMAIL_<NAME>`."""
+"""Every setting of a service with its default and unit; an environment variable `INMAIL_<NAME>` gives another."""
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,7 +17,7 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = 0
     instance: str = "0"
-    """Static member of the consumer group: the same process after a restart keeps its partitions without a rebalance."""
+    """Static member of the consumer group: after a restart the same process keeps its partitions without a rebalance."""
 
     batch_records_max: int = Field(2_000, ge=1)
     lanes: int = Field(2, ge=1)

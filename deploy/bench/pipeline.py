@@ -110,7 +110,7 @@ async def _latency(bootstrap: str, sizes: Sizes, replies: Any) -> dict[str, floa
             sent[event.subject] = time.perf_counter()
             await producer.send(MESSAGING_EVENTS, key=key, value=value, headers=headers)
         deadline = time.perf_counter() + _LATENCY_GRACE_SECONDS
-        while len(seen.keys() & sent.keys()) < len(sent) and time.perf_counter() < deadline:
+        while len(seen.keys() & sent.keys()) < len(sent) and time.perf_counter() < deadline:  # noqa: ASYNC110  a reader fills it
             await asyncio.sleep(_POLL_SECONDS)
     finally:
         await producer.stop()

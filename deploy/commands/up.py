@@ -30,6 +30,7 @@ def command(*, as_json: bool, state: Path) -> None:
 
 async def _up(state: Path, *, as_json: bool) -> None:
     console = Console(stderr=True)
+    description = DESCRIPTION if state == STATE else state / DESCRIPTION.name
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     with progress_reporter(console) as report:
@@ -43,8 +44,8 @@ async def _up(state: Path, *, as_json: bool) -> None:
             console.print("stopped before everything was up")
             return
     try:
-        system.write_description(DESCRIPTION)
-        _show(system, as_json=as_json)
+        system.write_description(description)
+        _show(system, description, as_json=as_json)
         failure = asyncio.create_task(system.stack.wait_failed())
         stopped = asyncio.create_task(stopping.wait())
         await asyncio.wait({failure, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -52,7 +53,7 @@ async def _up(state: Path, *, as_json: bool) -> None:
             raise failure.result()
         failure.cancel()
     finally:
-        DESCRIPTION.unlink(missing_ok=True)
+        description.unlink(missing_ok=True)
         console.print("stopping ...")
         await system.stop()
 
@@ -63,13 +64,13 @@ def _stop(stopping: asyncio.Event, starting: "asyncio.Task[None]") -> None:
         starting.cancel()
 
 
-def _show(system: LocalSystem, *, as_json: bool) -> None:
+def _show(system: LocalSystem, description: Path, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(json.loads(DESCRIPTION.read_text())))
+        click.echo(json.dumps(json.loads(description.read_text())))
         return
     table = Table(title="InMail Responses is up", title_justify="left", show_header=False, box=None)
     table.add_row("Kafka", system.stack.kafka_bootstrap)
-    table.add_row("Postgres", f"see {DESCRIPTION.relative_to(ROOT)}")
+    table.add_row("Postgres", f"see {description}")
     for name, address in system.addresses.items():
         table.add_row(name, address.url)
     table.add_row("API", f"{system.addresses['inbox'].url}/openapi.json" if "inbox" in system.addresses else "-")

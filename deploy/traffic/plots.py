@@ -93,11 +93,11 @@ def chosen_after_words(talk: Talk) -> None:
 
 
 def flipped(talk: Talk) -> None:
-    """Declines in own words and comes back with a message (R8)."""
+    """Declines in own words and comes back with a message (R8), sometimes before anybody was told (R28)."""
     opening(talk)
     talk.wait_some(3)
     talk.reply_in_words("decline")
-    talk.wait_some(5)
+    talk.wait_some(0.01 if talk.chance(0.5) else 5)
     talk.reply_in_words("accept")
 
 

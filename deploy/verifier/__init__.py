@@ -8,9 +8,9 @@ It trusts none of the services and uses none of their code:
 """
 
 from deploy.verifier.account import verify
-from deploy.verifier.drain import NotDrainedError, Standing, drained, standing
+from deploy.verifier.drain import Gauge, NotDrainedError, Standing, drained, standing
 from deploy.verifier.line import Line
 from deploy.verifier.observation import Observed, observe
 from deploy.verifier.target import Target
 
-__all__ = ["Line", "NotDrainedError", "Observed", "Standing", "Target", "drained", "observe", "standing", "verify"]
+__all__ = ["Gauge", "Line", "NotDrainedError", "Observed", "Standing", "Target", "drained", "observe", "standing", "verify"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -63,6 +63,23 @@ class Gauge(AbstractAsyncContextManager["Gauge"]):
         ends = await self._consumer.end_offsets(self._partitions)
         return Standing(_records(ends), self._lag(positions, ends), outbox)
 
+    async def rest(self, *, seconds_max: float, seen: Callable[[Standing], None] | None = None) -> Standing:
+        """Look until the system is at rest; `seen` is told of every look.
+
+        Raises:
+            NotDrainedError: it was not within `seconds_max`; the message says what is left.
+        """
+        deadline = time.monotonic() + seconds_max
+        while True:
+            now = await self.look()
+            if seen is not None:
+                seen(now)
+            if now.at_rest:
+                return now
+            if time.monotonic() > deadline:
+                raise NotDrainedError(f"after {seconds_max:g} s: {describe(now)}")
+            await asyncio.sleep(POLL_SECONDS)
+
     def _lag(
         self, positions: Mapping[tuple[str, str, int], int], ends: Mapping[TopicPartition, int]
     ) -> dict[tuple[str, str], int]:
@@ -101,13 +118,8 @@ async def drained(target: Target, *, seconds_max: float) -> Standing:
     Raises:
         NotDrainedError: they were not within `seconds_max`; the message says what is left.
     """
-    deadline = time.monotonic() + seconds_max
     async with Gauge(target) as gauge:
-        while not (seen := await gauge.look()).at_rest:
-            if time.monotonic() > deadline:
-                raise NotDrainedError(f"after {seconds_max:g} s: {describe(seen)}")
-            await asyncio.sleep(POLL_SECONDS)
-        return seen
+        return await gauge.rest(seconds_max=seconds_max)
 
 
 def describe(seen: Standing) -> str:

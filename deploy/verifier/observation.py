@@ -25,6 +25,8 @@ PAGE: Final = 200
 THREADS_ASKED_MAX: Final = 120
 _STRUCTURED: Final = b"application/cloudevents+json"
 _POLL_MS: Final = 200
+# The end is known, so there is nothing to wait for.
+_FETCH_WAIT_MS: Final = 10
 
 Headers = tuple[tuple[str, bytes], ...]
 Json = dict[str, Any]
@@ -133,6 +135,7 @@ async def _read_topics(target: Target, observed: Observed) -> None:
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=8 * 1024 * 1024,
         fetch_max_bytes=64 * 1024 * 1024,
+        fetch_max_wait_ms=_FETCH_WAIT_MS,
     )
     await consumer.start()
     try:

@@ -45,8 +45,8 @@ def test_a_rule_has_a_test_with_its_number(rule: int) -> None:
     assert tests_of(rule)
 
 
-def test_every_rule_is_described_once_and_in_order() -> None:
-    assert [int(number) for number in _HEADING.findall(RULES_DOCUMENT.read_text())] == list(RULES)
+def test_every_rule_is_described_once() -> None:
+    assert sorted(map(int, _HEADING.findall(RULES_DOCUMENT.read_text()))) == list(RULES)
 
 
 @pytest.mark.parametrize("rule", BUILT)

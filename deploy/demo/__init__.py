@@ -1,0 +1,1 @@
+"""What `inmail demo` does with a running system: plays a scenario, tells what happened, and gives an account of it."""

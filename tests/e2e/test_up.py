@@ -1,0 +1,173 @@
+"""`inmail up` and the commands beside it, as an operator runs them: in processes of their own, on a real stack."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from deploy.local.system import ROOT
+from shared.testing import builders
+from shared.topics import CONTRACT_EVENTS, MESSAGING_EVENTS
+
+_START_SECONDS_MAX = 120
+_WAIT_SECONDS_MAX = 60
+_POLL_SECONDS = 0.1
+
+
+@dataclass(slots=True)
+class Up:
+    """A running `inmail up`: its process and the addresses it printed."""
+
+    process: asyncio.subprocess.Process
+    addresses: dict[str, Any]
+
+    async def inmail(self, *arguments: str, expect: int = 0) -> str:
+        """Run another command against it."""
+        environment = os.environ | {
+            "INMAIL_KAFKA_BOOTSTRAP": self.addresses["kafka"],
+            "INMAIL_POSTGRES_DSN": self.addresses["postgres"],
+        }
+        done = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "deploy.cli", *arguments),
+            cwd=ROOT,
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await done.communicate()
+        assert done.returncode == expect, errors.decode()
+        return output.decode()
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """Publish one record as upstream would."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.addresses["kafka"])
+        await producer.start()
+        try:
+            await producer.send_and_wait(topic, key=key, value=value)
+        finally:
+            await producer.stop()
+
+    async def until(self, path: str, holds: Any) -> Any:
+        """Ask the inbox until its answer is as wanted."""
+        async with httpx.AsyncClient(base_url=self.addresses["services"]["inbox"]) as client:
+            async with asyncio.timeout(_WAIT_SECONDS_MAX):
+                while True:
+                    answer = await client.get(path)
+                    if answer.status_code == httpx.codes.OK and holds(answer.json()):
+                        return answer.json()
+                    await asyncio.sleep(_POLL_SECONDS)
+
+
+async def start(state: Path) -> Up:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.cli", "up", "--json", "--state", str(state)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS_MAX)
+    return Up(process, json.loads(line))
+
+
+async def stop(up: Up) -> int:
+    if up.process.returncode is None:
+        up.process.send_signal(signal.SIGTERM)
+    return await asyncio.wait_for(up.process.wait(), _WAIT_SECONDS_MAX)
+
+
+@pytest.fixture(scope="module")
+async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Up]:
+    running = await start(tmp_path_factory.mktemp("up"))
+    yield running
+    await stop(running)
+
+
+async def answered_thread(up: Up, name: str) -> str:
+    """A contract, a seat, an InMail and a smart reply: the main job."""
+    contract, seat, thread = f"contract-{name}", f"seat-{name}", f"thread-{name}"
+    for event in (
+        builders.contract_started(contract_id=contract, at=builders.after(days=-1)),
+        builders.seat_assigned(seat_id=seat, contract_id=contract, at=builders.after(days=-1)),
+    ):
+        key, value, _ = builders.record(event)
+        await up.send(CONTRACT_EVENTS, key, value)
+    for said in (
+        builders.sent(inmail_id=f"inmail-{name}", thread_id=thread, contract_id=contract, seat_id=seat),
+        builders.reply(reply_id=f"reply-{name}", thread_id=thread, choice="interested", text=""),
+    ):
+        key, value, _ = builders.record(said)
+        await up.send(MESSAGING_EVENTS, key, value)
+    return thread
+
+
+async def test_a_reply_becomes_outcome_notification_and_credit(up: Up) -> None:
+    thread = await answered_thread(up, "main")
+    state = await up.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
+    assert "accepted" in json.dumps(state)
+    balance = await up.until("/v1/contracts/contract-main/credits", lambda c: c["returned"] == 1)
+    assert balance["open"] == 0
+
+
+async def test_bad_input_is_listed_shown_and_sent_back(up: Up) -> None:
+    await up.send(MESSAGING_EVENTS, b"k", b"{not json")
+    async with asyncio.timeout(_WAIT_SECONDS_MAX):
+        while not (letters := json.loads(await up.inmail("dlq", "list", "--json"))):
+            pass  # starting the command takes long enough
+    assert [x["reason"] for x in letters] == ["INVALID_JSON"]
+    number = str(letters[0]["number"])
+    assert "{not json" in await up.inmail("dlq", "show", "ingestion", number)
+    assert "would send 1" in await up.inmail("dlq", "redrive", "--service", "ingestion", "--dry-run")
+    assert "sent 1 back" in await up.inmail("dlq", "redrive", "--service", "ingestion", "--number", number)
+    async with asyncio.timeout(_WAIT_SECONDS_MAX):
+        while len(json.loads(await up.inmail("dlq", "list", "--json"))) < 2:
+            pass
+    await up.inmail("dlq", "show", "ingestion", "999", expect=2)
+
+
+async def test_a_replay_changes_nothing(up: Up) -> None:
+    thread = await answered_thread(up, "replayed")
+    before = await up.until("/v1/contracts/contract-replayed/credits", lambda c: c["returned"] == 1)
+    for service in ("ingestion", "classification", "credits", "notification", "inbox"):
+        await up.inmail("replay", "--consumer", service, "--from-oldest")
+    await answered_thread(up, "after-replay")
+    await up.until("/v1/contracts/contract-after-replay/credits", lambda c: c["returned"] == 1)
+    assert await up.until("/v1/contracts/contract-replayed/credits", lambda _: True) == before
+    state = await up.until(f"/v1/threads/{thread}", lambda _: True)
+    assert "accepted" in json.dumps(state)
+
+
+async def test_data_is_kept_and_no_process_is_left(tmp_path: Path) -> None:
+    first = await start(tmp_path / "state")
+    thread = await answered_thread(first, "kept")
+    await first.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
+    assert await stop(first) == 0
+    assert processes_that_mention(str(tmp_path)) == []
+    second = await start(tmp_path / "state")
+    try:
+        await second.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
+    finally:
+        assert await stop(second) == 0
+    assert processes_that_mention(str(tmp_path)) == []
+
+
+def processes_that_mention(text: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if text in command:
+                found.append(command)
+    return found
