@@ -17,7 +17,7 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = 0
     instance: str = "0"
-    """Static member of the consumer group: after a restart the same process keeps its partitions without a rebalance."""
+    """Static member of the consumer group: after a restart it keeps its partitions without a rebalance."""
 
     batch_records_max: int = Field(2_000, ge=1)
     lanes: int = Field(2, ge=1)

@@ -6,11 +6,11 @@ import pytest
 
 from deploy.local.kafka import EmbeddedKafka
 from deploy.local.postgres import EmbeddedPostgres
-from deploy.local.stack import KAFKA_VARIABLE, POSTGRES_VARIABLE, LocalStack
+from deploy.local.stack import LocalStack
+from deploy.local.variables import KAFKA_VARIABLE, POSTGRES_VARIABLE
 from deploy.topics import create_topics
 from shared.testing.databases import Databases
 from shared.testing.topics import empty_topics
-
 
 # Each server alone: a test that needs no broker does not wait for one. Naming a server as external leaves it out.
 

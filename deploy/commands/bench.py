@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.bench import hop, pipeline
+from deploy.commands.terminal import output
 from deploy.local.stack import LocalStack
 from deploy.local.system import ROOT, LocalSystem
 
@@ -54,7 +55,7 @@ async def _measure(part: str, hop_sizes: hop.Sizes, sizes: pipeline.Sizes, conso
 
 
 def _show(result: dict[str, Any]) -> None:
-    console = Console()
+    console = output()
     if "hop" in result:
         table = Table(
             "ingestion hop", "events/s", "ours is", title="All guarantees on, beside other ways", title_justify="left"

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 
 import click
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from rich.console import Console
 from rich.table import Table
 
 from deploy.commands.stack import kafka_address, kafka_option
+from deploy.commands.terminal import output
 from shared.stream.records import REDRIVE_HEADER
 from shared.topics import SERVICES, dead_letters
 
@@ -68,7 +68,7 @@ def list_letters(*, service: str | None, reason: str | None, as_json: bool, kafk
         table.add_row(
             x.service, str(x.number), x.reason, x.detail, f"{x.topic}[{x.partition}]@{x.offset}", x.first_seen
         )
-    Console().print(table)
+    output().print(table)
     counts = Counter(x.reason for x in letters)
     click.echo(f"{len(letters)} dead letters" + "".join(f", {n} {reason}" for reason, n in counts.most_common()))
 
@@ -148,22 +148,27 @@ async def _redrive(
 
 async def _read(bootstrap: str, service: str | None, reason: str | None) -> list[Letter]:
     """Every dead letter that is still kept, oldest first per service."""
-    letters: list[Letter] = []
+    names = {TopicPartition(dead_letters(name), 0): name for name in SERVICES if service in (None, name)}
+    found: dict[str, list[Letter]] = {name: [] for name in names.values()}
     async with _consumer(bootstrap) as consumer:
-        for name in SERVICES if service is None else [service]:
-            partition = TopicPartition(dead_letters(name), 0)
-            consumer.assign([partition])
-            end = (await consumer.end_offsets([partition]))[partition]
-            await consumer.seek_to_beginning(partition)
-            while await consumer.position(partition) < end:
-                for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-                    letters += [_letter(name, r.offset, r.key, r.value, tuple(r.headers)) for r in records]
-    return [x for x in letters if reason in (None, x.reason)]
+        ends = await consumer.end_offsets(list(names))
+        unread = {partition for partition, end in ends.items() if end}
+        consumer.assign(list(unread))
+        while unread:
+            for partition, records in (await consumer.getmany(timeout_ms=_POLL_MS)).items():
+                found[names[partition]] += [
+                    _letter(names[partition], r.offset, r.key, r.value, tuple(r.headers)) for r in records
+                ]
+            unread = {partition for partition in unread if await consumer.position(partition) < ends[partition]}
+    return [x for letters in found.values() for x in letters if reason in (None, x.reason)]
 
 
 @asynccontextmanager
 async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id="inmail-dlq", group_id=None)
+    # Not by seeking to the beginning: a reset to the end, the default, may still be on its way and win.
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, client_id="inmail-dlq", group_id=None, auto_offset_reset="earliest"
+    )
     await consumer.start()
     try:
         yield consumer

@@ -6,9 +6,9 @@ import sys
 from dataclasses import asdict
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from deploy.commands.terminal import output
 from deploy.local.doctor import Check, run_checks
 
 
@@ -29,4 +29,4 @@ def _show(checks: list[Check]) -> None:
     for check in checks:
         mark = "[green]ok[/]" if check.ok else "[red]FAILED[/]"
         table.add_row(mark, check.name, check.detail if check.ok else f"{check.cause}\nCure: {check.cure}")
-    Console().print(table)
+    output().print(table)

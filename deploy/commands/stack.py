@@ -2,14 +2,14 @@
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import click
 
-from deploy.local.stack import KAFKA_VARIABLE, POSTGRES_VARIABLE
-from deploy.local.system import ROOT
+from deploy.local.variables import KAFKA_VARIABLE, POSTGRES_VARIABLE
 
-DESCRIPTION = ROOT / ".run" / "stack.json"
+DESCRIPTION = Path(__file__).resolve().parents[2] / ".run" / "stack.json"
 
 kafka_option = click.option(
     "--kafka", metavar="HOST:PORT", help=f"The broker [default: {KAFKA_VARIABLE}, or the running stack]."

@@ -2,11 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from deploy.local.progress import ProgressCallback, ProgressEvent
+
+PIPED_COLUMNS: Final = 160
+
+
+def output(*, stderr: bool = False) -> Console:
+    """The console to print on: as wide as the terminal, and where there is none wide enough for what programs read."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=PIPED_COLUMNS)
 
 
 @contextmanager

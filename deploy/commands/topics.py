@@ -4,10 +4,10 @@ import asyncio
 import json
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from deploy.commands.stack import kafka_address, kafka_option
+from deploy.commands.terminal import output
 from deploy.topics import create_topics
 from shared.topics import DAY_MS, TOPICS
 
@@ -44,6 +44,6 @@ def command(*, create: bool, as_json: bool, kafka: str | None) -> None:
     for t in TOPICS.values():
         kept = "newest per key" if t.cleanup == "compact" else f"{t.retention_ms / DAY_MS:g} days"
         table.add_row(t.name, t.key, str(t.partitions), kept, t.writer, ", ".join(t.readers))
-    Console().print(table)
+    output().print(table)
     if create:
         click.echo(f"created {len(created)}, there before {len(TOPICS) - len(created)}")

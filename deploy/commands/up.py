@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.commands.stack import DESCRIPTION
-from deploy.commands.terminal import progress_reporter
+from deploy.commands.terminal import output, progress_reporter
 from deploy.local.stack import LocalStack
 from deploy.local.system import ROOT, LocalSystem
 
@@ -74,5 +74,5 @@ def _show(system: LocalSystem, description: Path, *, as_json: bool) -> None:
     for name, address in system.addresses.items():
         table.add_row(name, address.url)
     table.add_row("API", f"{system.addresses['inbox'].url}/openapi.json" if "inbox" in system.addresses else "-")
-    Console().print(table)
+    output().print(table)
     click.echo("Ctrl-C stops everything; data is kept for the next start.")

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -26,9 +26,10 @@ _DONE: Final = "[green]done[/]"
 
 @dataclass(slots=True)
 class Flow:
-    """Counts and rates by topic, from one look at the system to the next."""
+    """Counts and rates by topic, from one look at the system to the next; `say` is given a line now and then."""
 
     title: str
+    say: Callable[[str], None] | None = None
     began: float = field(default_factory=time.monotonic)
     stage: str = ""
     published: int = 0
@@ -38,6 +39,7 @@ class Flow:
     _counts: dict[str, int] = field(default_factory=dict)
     _rates: dict[str, deque[float]] = field(default_factory=dict)
     _looked_at: float = 0.0
+    _said_at: float = 0.0
 
     def begin(self, stage: str, to_publish: int) -> None:
         """Say what is being published now."""
@@ -59,6 +61,9 @@ class Flow:
         if not self._counts or passed >= LOOK_SECONDS:
             self._counts, self._looked_at = counts, now
         self.seen = seen
+        if self.say is not None and now - self._said_at >= LINE_SECONDS:
+            self.say(self.line)
+            self._said_at = now
 
     @property
     def line(self) -> str:

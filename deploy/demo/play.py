@@ -9,7 +9,7 @@ from typing import Final
 
 from rich.console import Console
 
-from deploy.demo.flow import LINE_SECONDS, LOOK_SECONDS, Flow, shown
+from deploy.demo.flow import LOOK_SECONDS, Flow, shown
 from deploy.traffic.expectation import Expectation
 from deploy.traffic.publisher import publish
 from deploy.traffic.scenario import Scenario
@@ -43,18 +43,16 @@ async def play(
         NotDrainedError: the services did not come to rest.
     """
     began = time.monotonic()
-    flow = Flow(title)
+    flow = Flow(title, say=None if console.is_terminal else console.print)
     async with Gauge(target) as gauge:
         with shown(flow, console):
             for wave in scenario.waves:
                 flow.begin(wave.name, len(wave.records))
-                async with _watching(gauge, flow, console):
+                async with _watching(gauge, flow):
                     await publish(
                         target.kafka, wave.records, records_per_second=records_per_second, published=flow.sent
                     )
                 await gauge.rest(seconds_max=REST_SECONDS_MAX, seen=flow.look)
-    if not console.is_terminal:
-        console.print(flow.line, highlight=False)
     played = time.monotonic()
     observed = await observe(target, as_of=scenario.until)
     looked = time.monotonic()
@@ -65,22 +63,19 @@ async def play(
 
 
 @contextlib.asynccontextmanager
-async def _watching(gauge: Gauge, flow: Flow, console: Console) -> AsyncIterator[None]:
+async def _watching(gauge: Gauge, flow: Flow) -> AsyncIterator[None]:
     """Look again and again while the context is open."""
-    watching = asyncio.create_task(_watch(gauge, flow, console))
+    over = asyncio.Event()
+    watching = asyncio.create_task(_watch(gauge, flow, over))
     try:
         yield
     finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        over.set()
+        await watching
 
 
-async def _watch(gauge: Gauge, flow: Flow, console: Console) -> None:
-    said_at = time.monotonic()
-    while True:
+async def _watch(gauge: Gauge, flow: Flow, over: asyncio.Event) -> None:
+    while not over.is_set():
         flow.look(await gauge.look())
-        if not console.is_terminal and time.monotonic() - said_at >= LINE_SECONDS:
-            console.print(flow.line, highlight=False)
-            said_at = time.monotonic()
-        await asyncio.sleep(LOOK_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), LOOK_SECONDS)

@@ -21,7 +21,7 @@ from deploy.local.paths import cache_dir, free_bytes, require_free_disk
 from deploy.local.ports import HOST, free_port
 from deploy.local.postgres_binaries import postgres_bin
 from deploy.local.process import ChildProcess
-from deploy.local.stack import KAFKA_VARIABLE, POSTGRES_VARIABLE
+from deploy.local.variables import KAFKA_VARIABLE, POSTGRES_VARIABLE
 
 COMMAND_SECONDS_MAX = 20.0
 CONNECT_SECONDS_MAX = 5.0

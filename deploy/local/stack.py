@@ -20,9 +20,8 @@ from deploy.local.postgres import EmbeddedPostgres
 from deploy.local.process import ChildProcess
 from deploy.local.progress import ProgressCallback, ProgressEvent, silent
 from deploy.local.supervisor import Supervisor
+from deploy.local.variables import KAFKA_VARIABLE, POSTGRES_VARIABLE
 
-KAFKA_VARIABLE = "INMAIL_KAFKA_BOOTSTRAP"
-POSTGRES_VARIABLE = "INMAIL_POSTGRES_DSN"
 TEMPORARY_PREFIX = "inmail-stack-"
 # Younger folders may belong to a stack that has not yet locked its own.
 ABANDONED_SECONDS_MIN = 60.0

@@ -18,7 +18,6 @@ from deploy.local.supervisor import ChildSpec, RestartPolicy
 from deploy.topics import create_topics
 from shared.migrate import SERVICES as SCHEMA_OWNERS
 from shared.migrate import migrate, role_of
-from shared.topics import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS_MAX = 60.0
@@ -46,7 +45,7 @@ class LocalSystem:
     """
 
     stack: LocalStack
-    services: Sequence[str] = SERVICES
+    services: Sequence[str] = SCHEMA_OWNERS
     settings: Mapping[str, str] = field(default_factory=dict)
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     progress: ProgressCallback = silent
@@ -77,9 +76,7 @@ class LocalSystem:
         await self.stack.stop()
 
     def dsn_of(self, service: str) -> str:
-        """The database with the role of one service; insights has none of its own."""
-        if service not in self._passwords:
-            return self.stack.postgres_dsn
+        """The database with the role of one service."""
         parts = urlsplit(self.stack.postgres_dsn)
         host = parts.netloc.rpartition("@")[2]
         return urlunsplit(parts._replace(netloc=f"{role_of(service)}:{self._passwords[service]}@{host}"))

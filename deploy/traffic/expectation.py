@@ -7,7 +7,7 @@ knows nothing of batches, partitions or services. It shares no code with them.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, Self
 
 from deploy.traffic.records import Fact, Leaning, Record
@@ -16,7 +16,7 @@ from deploy.traffic.scenario import Scenario
 CREDIT_WINDOW: Final = timedelta(hours=90 * 24)
 REPORT_WINDOW: Final = timedelta(days=30)
 SKEW: Final = timedelta(minutes=5)
-NOWHERE: Final = datetime.min
+NOWHERE: Final = datetime.min.replace(tzinfo=UTC)
 
 InmailClass = Literal["answered", "awaiting", "overtaken", "undelivered", "withdrawn"]
 Step = Literal["scheduled", "sent", "undelivered", "stopped", "answered"]
@@ -350,10 +350,11 @@ def _cancel_if_waiting(inmails: Iterable[Inmail], replied_at: datetime) -> None:
     """R16: a follow-up that was waiting when the candidate wrote is not sent."""
     for inmail in inmails:
         stopped = inmail.undelivered or inmail.withdrawn or inmail.cancelled or inmail.sent_at is not None
-        if inmail.kind == "follow_up" and inmail.scheduled_at is not None and inmail.scheduled_at <= replied_at:
-            if not stopped:
-                inmail.cancelled = True
-                inmail.steps.append("stopped")
+        if stopped or inmail.kind != "follow_up" or inmail.scheduled_at is None:
+            continue
+        if inmail.scheduled_at <= replied_at:
+            inmail.cancelled = True
+            inmail.steps.append("stopped")
 
 
 def _recruiter_wrote(thread: Thread, fact: Fact) -> bool:

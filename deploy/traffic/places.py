@@ -74,7 +74,7 @@ class Calendar:
 
     def refreshes(self) -> list[datetime]:
         """The first instant of each month after the start's."""
-        found, at = [], self.started_at
+        found, at = list[datetime](), self.started_at
         while True:
             first = (at.replace(day=1, hour=0, minute=0, second=0, microsecond=0) + timedelta(days=32)).replace(day=1)
             if first > self.until:

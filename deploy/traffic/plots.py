@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Final
 
 from deploy.traffic.people import leaning
-from deploy.traffic.talk import Talk
+from deploy.traffic.talk import Offered, Talk
 from shared.events import Choice
 
+_HOWS: Final[tuple[Offered, ...]] = ("as is", "as is", "as is", "empty", "retyped", "old", "unnamed")
 
 
 def opening(talk: Talk, *, credit_cost: int = 1) -> str:
@@ -39,8 +40,7 @@ def chosen(talk: Talk) -> None:
     if talk.chance(0.4):
         talk.draft(choice)
         talk.wait(minutes=1)
-    how = talk.rng.choice(("as is", "as is", "as is", "empty", "retyped", "old", "unnamed"))
-    talk.reply_as_offered(choice, how)
+    talk.reply_as_offered(choice, talk.rng.choice(_HOWS))
 
 
 def edited(talk: Talk) -> None:

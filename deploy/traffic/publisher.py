@@ -55,9 +55,7 @@ async def _send(
     in_flight: deque[asyncio.Future[object]] = deque()
     for record in records:
         wire = record.wire
-        in_flight.append(
-            await producer.send(wire.topic, key=wire.key, value=wire.value, headers=list(wire.headers))
-        )
+        in_flight.append(await producer.send(wire.topic, key=wire.key, value=wire.value, headers=list(wire.headers)))
         sent += 1
         if len(in_flight) >= IN_FLIGHT_MAX:
             await in_flight.popleft()

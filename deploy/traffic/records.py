@@ -1,4 +1,4 @@
-"""What an upstream platform publishes, and how it is put on the wire: by the public CloudEvents library, not by ours."""
+"""What an upstream platform publishes, and how it is put on the wire: by the public CloudEvents library."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

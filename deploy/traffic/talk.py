@@ -18,6 +18,8 @@ ZERO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 OLD_VERSION: Final = 1
 UNKNOWN_VERSION: Final = 9
 
+Offered = Literal["as is", "empty", "retyped", "old", "unnamed"]
+
 
 @dataclass(frozen=True, slots=True)
 class Desk:
@@ -86,9 +88,7 @@ class Talk:
 
     def withdraw(self, inmail_id: str) -> None:
         """Take an InMail back."""
-        self._add(
-            "inmail.withdrawn.v1", {"inmail_id": inmail_id, "thread_id": self.thread_id, "withdrawn_at": self.at}
-        )
+        self._add("inmail.withdrawn.v1", {"inmail_id": inmail_id, "thread_id": self.thread_id, "withdrawn_at": self.at})
 
     def recruiter_writes(self, text: str = "Shall we find a time this week?") -> None:
         """Write on in the thread."""
@@ -119,7 +119,7 @@ class Talk:
         """Give the smart reply as the compose view offers it."""
         return render(choice, self.person.language, self.person.name)
 
-    def reply_as_offered(self, choice: Choice, how: Literal["as is", "empty", "retyped", "old", "unnamed"]) -> None:
+    def reply_as_offered(self, choice: Choice, how: Offered) -> None:
         """Send a smart reply that R3 must recognise as its template."""
         template, text = self.offered(choice)
         if how == "empty":

@@ -13,4 +13,15 @@ from deploy.verifier.line import Line
 from deploy.verifier.observation import Observed, observe
 from deploy.verifier.target import Target
 
-__all__ = ["Gauge", "Line", "NotDrainedError", "Observed", "Standing", "Target", "drained", "observe", "standing", "verify"]
+__all__ = [
+    "Gauge",
+    "Line",
+    "NotDrainedError",
+    "Observed",
+    "Standing",
+    "Target",
+    "drained",
+    "observe",
+    "standing",
+    "verify",
+]

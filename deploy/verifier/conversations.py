@@ -7,7 +7,7 @@ from typing import Any
 from deploy.traffic.expectation import CREDIT_WINDOW, REPORT_WINDOW, Expectation, Inmail, Thread
 from deploy.verifier.line import Line, same
 from deploy.verifier.observation import Derived, Json, Observed
-from shared.events import Outcome, format_instant, parse_instant
+from shared.events import Outcome, format_instant
 from shared.topics import CONVERSATION_EVENTS, THREAD_STATES
 
 OUTCOMES = ("accepted", "declined")
@@ -122,9 +122,7 @@ def recruiter_messages(expected: Expectation, observed: Observed) -> Line:
     ]
     found = [
         (e.data["message_id"], e.data.get("reason", "accepted"))
-        for e in observed.of_type(
-            CONVERSATION_EVENTS, "recruiter_message.accepted.v1", "recruiter_message.rejected.v1"
-        )
+        for e in observed.of_type(CONVERSATION_EVENTS, "recruiter_message.accepted.v1", "recruiter_message.rejected.v1")
     ]
     return same("recruiters' messages are let through or rejected with the reason", wanted, found, "messages")
 
@@ -219,5 +217,3 @@ def rates(expected: Expectation, observed: Observed) -> Line:
 
 def _answered_within_report(inmail: Inmail) -> bool:
     return inmail.sent_at is not None and any(at - inmail.sent_at <= REPORT_WINDOW for at in inmail.answers)
-
-

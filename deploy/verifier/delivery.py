@@ -7,11 +7,13 @@ from hashlib import blake2b
 from deploy.traffic.expectation import Expectation
 from deploy.traffic.records import MESSAGING, Record
 from deploy.verifier.line import Line, none, same
-from deploy.verifier.observation import Derived, Observed
+from deploy.verifier.observation import Observed
 from shared.topics import CONVERSATION_EVENTS
 
 # Whether these change what a service publishes depends on what it knew before; other lines look at what they do.
-_MAY_CHANGE_NOTHING = frozenset({"reply.drafted.v1", "thread.followed.v1", "thread.unfollowed.v1", "thread.reassigned.v1"})
+_MAY_CHANGE_NOTHING = frozenset(
+    {"reply.drafted.v1", "thread.followed.v1", "thread.unfollowed.v1", "thread.reassigned.v1"}
+)
 
 
 def published(expected: Expectation, observed: Observed) -> Line:

@@ -85,7 +85,9 @@ class Gauge(AbstractAsyncContextManager["Gauge"]):
     ) -> dict[tuple[str, str], int]:
         """A reader that the registry names and that has no position yet has read nothing."""
         reading = {(service, topic) for service, topic, _ in positions}
-        reading |= {(service, t.name) for t in TOPICS.values() for service in t.readers if service in self._target.schemas}
+        reading |= {
+            (service, t.name) for t in TOPICS.values() for service in t.readers if service in self._target.schemas
+        }
         lag: dict[tuple[str, str], int] = dict.fromkeys(reading, 0)
         for service, topic in reading:
             for partition in range(TOPICS[topic].partitions):

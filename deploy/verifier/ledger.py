@@ -1,7 +1,7 @@
 """Lines about credits: where each one went, and that the books agree with each other."""
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from deploy.traffic.expectation import CREDIT_WINDOW, Expectation, Inmail, Step, by_contract
 from deploy.verifier.line import Line, none, same
@@ -128,7 +128,8 @@ def balanced(expected: Expectation, observed: Observed) -> Line:
     books, answers = observed.books, observed.answers.credits
     total = sum(amount for accounts in books.postings.values() for amount in accounts.values())
     newest = {e.subject: e.data["balance_after"] for e in _entries(observed)}
-    wanted, found = [], []
+    wanted: list[tuple[Any, ...]] = []
+    found: list[tuple[Any, ...]] = []
     for contract_id, accounts in books.postings.items():
         balances, answer = books.balances.get(contract_id, {}), answers.get(contract_id, {})
         sums = {name: accounts.get(name, 0) for name in ("available", "held", "taken", "expired")}

@@ -289,7 +289,7 @@ class _Asking(NamedTuple):
 
     async def folder(self, answers: dict[str, list[Json]], seat_id: str, name: str) -> None:
         """Read a folder to its end."""
-        items, cursor = answers.setdefault(seat_id, []), {}
+        items, cursor = answers.setdefault(seat_id, []), dict[str, str]()
         while True:
             path = f"/v1/seats/{quote(seat_id, safe='')}/folders/{name}"
             page = await self.get(path, limit=str(PAGE), **cursor)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from deploy.traffic.expectation import Expectation, Reply, Thread
 from deploy.verifier.line import Line, none, same
@@ -46,7 +46,8 @@ def choices(expected: Expectation, observed: Observed) -> Line:
     """An explicit choice decides at once and for certain, and stands where it is the last word (R1, R8)."""
     newest = {subject: _last_decided(events) for subject, events in of_thread(observed).items()}
     decided = {event.data["reply_id"]: event.data for events in of_thread(observed).values() for event in events}
-    wanted, found = [], []
+    wanted: list[tuple[Any, ...]] = []
+    found: list[tuple[Any, ...]] = []
     for thread in expected.threads.values():
         for place, reply in enumerate(thread.replies):
             if reply.choice is None or any(other.place > reply.place for other in thread.replies[:place]):

@@ -84,7 +84,7 @@ def assemble(
 def _notifications(links: Iterable[Link], outcome_event_ids: set[str]) -> list[Link]:
     """What these outcomes had requested, with its retraction, whatever brought that about."""
     of_thread = [link for link in links if link.fact.type in _NOTIFICATIONS]
-    requested = {link.data["notification_id"] for link in of_thread if True}
+    requested = {link.data["notification_id"] for link in of_thread if link.fact.cause_id in outcome_event_ids}
     return [link for link in of_thread if link.data["notification_id"] in requested]
 
 

@@ -1,4 +1,4 @@
-"""The shape of the code, read off its syntax trees: who imports whom, what is pure, who reads and writes which topic."""
+"""The shape of the code, read off its syntax trees: who imports whom, what is pure, who reads and writes what."""
 
 import ast
 from collections.abc import Iterator
@@ -147,9 +147,13 @@ def slips(path: Path) -> Iterator[str]:
             yield f"{node.lineno}: asynchronous"
         elif isinstance(node, ast.Attribute) and node.attr in CLOCKS_AND_CHANCE:
             yield f"{node.lineno}: {node.attr}"
-        elif isinstance(node, ast.Name) and node.id in CLOCKS_AND_CHANCE | EFFECTS and isinstance(node.ctx, ast.Load):
-            if not _assigned(path, node.id):
-                yield f"{node.lineno}: {node.id}"
+        elif (
+            isinstance(node, ast.Name)
+            and node.id in CLOCKS_AND_CHANCE | EFFECTS
+            and isinstance(node.ctx, ast.Load)
+            and not _assigned(path, node.id)
+        ):
+            yield f"{node.lineno}: {node.id}"
 
 
 def _assigned(path: Path, name: str) -> bool:

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from deploy.cli import COMMANDS, cli
-from deploy.local.stack import KAFKA_VARIABLE, POSTGRES_VARIABLE
+from deploy.local.variables import KAFKA_VARIABLE, POSTGRES_VARIABLE
 from services.inbox.openapi import DOCUMENT
 from shared.events import CATALOGUE
 from shared.settings import Settings
@@ -30,7 +30,7 @@ _CODE = re.compile(r"^```.*?^```|^(?: {4}.*\n)+|`[^`\n]+`", re.MULTILINE | re.DO
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 _TARGET = re.compile(r"^([a-z]+):.*## ", re.MULTILINE)
-_INVOKED = re.compile(r"(?:^|[\s|])(?:\.venv/bin/)?inmail +([^\n#`]*)", re.MULTILINE)
+_INVOKED = re.compile(r"(?:^|[\s|])(?:\.venv/bin/)?inmail +(?!=)([^\n#`]*)", re.MULTILINE)
 _FILE = re.compile(r"`((?:\.ci|services|shared|deploy|tests|docs)/[\w./-]+)`")
 _TYPE = re.compile(r"\b[a-z_]+\.[a-z_]+\.v\d+\b")
 _TOPIC = re.compile(r"\binmail\.[a-z]+\.[a-z-]+\b(?!\.v\d)")

@@ -17,7 +17,7 @@ BUILT = sorted(set(RULES) - NOT_BUILT)
 
 _HEADING = re.compile(r"^### R(\d+)\b", re.MULTILINE)
 _SECTION = re.compile(r"^### R(\d+)\b.*?(?=^### |\Z)", re.MULTILINE | re.DOTALL)
-_TEST_NAME = re.compile(r"\btest_\w+\b(?!\.py)")
+_TEST_NAME = re.compile(r"\btest_r?[a-z]*\d*_\w+\b(?!\.py)")
 
 
 @cache
@@ -31,7 +31,7 @@ def existing_tests() -> frozenset[str]:
     )
 
 
-def tests_of(rule: int) -> set[str]:
+def shown_by(rule: int) -> set[str]:
     """The tests that carry a rule's number; one may carry several: test_r17_r18_..."""
     return {name for name in existing_tests() if re.match(rf"test_(r\d\d_)*r{rule:02d}_", name)}
 
@@ -42,7 +42,7 @@ def documents_with_tests() -> list[Path]:
 
 @pytest.mark.parametrize("rule", BUILT)
 def test_a_rule_has_a_test_with_its_number(rule: int) -> None:
-    assert tests_of(rule)
+    assert shown_by(rule)
 
 
 def test_every_rule_is_described_once() -> None:
@@ -52,7 +52,7 @@ def test_every_rule_is_described_once() -> None:
 @pytest.mark.parametrize("rule", BUILT)
 def test_a_rules_description_names_tests_of_that_rule(rule: int) -> None:
     sections = {int(found[1]): found[0] for found in _SECTION.finditer(RULES_DOCUMENT.read_text())}
-    assert set(_TEST_NAME.findall(sections[rule])) & tests_of(rule)
+    assert set(_TEST_NAME.findall(sections[rule])) & shown_by(rule)
 
 
 @pytest.mark.parametrize("document", documents_with_tests(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer
 from shared.events import ReplyDraftChangedV1, encode
 from shared.health import Health
 from shared.metrics import Metrics
+from shared.postgres import acquire
 from shared.settings import Settings
 from shared.stream.consumer import consumer_options
 from shared.stream.effects import Effects
@@ -105,7 +106,7 @@ async def test_what_died_between_commit_and_publish_is_sent_by_the_next_owner(br
         Position(MESSAGING_EVENTS, partition, offset), datetime.now(UTC), first.subject.encode(), encode(first), ()
     )
     slot = (MESSAGING_EVENTS, partition)
-    async with dying.resources.pool.acquire() as connection:
+    async with acquire(dying.resources.pool) as connection:
         (held,) = await claim(connection, SPEC.name, {slot: offset})
     held.next_offset = offset
     await connection_set_offset(database, partition, offset)
@@ -140,11 +141,11 @@ async def test_a_zombie_that_wakes_between_commit_and_publish_sends_nothing(brok
     )
     record = RawRecord(Position(MESSAGING_EVENTS, 0, 0), datetime.now(UTC), event.subject.encode(), encode(event), ())
     await processor.process([record], zombie.claims)
-    async with zombie.resources.pool.acquire() as connection:
+    async with acquire(zombie.resources.pool) as connection:
         await claim(connection, SPEC.name, {(MESSAGING_EVENTS, 0): 0})
+    await publisher.put(replace(held_back[0], committed_at=held_back[0].committed_at - 10))
+    await publisher.drain()
     with pytest.raises(FenceRejectedError):
-        await publisher.put(replace(held_back[0], committed_at=held_back[0].committed_at - 10))
-        await publisher.drain()
         publisher.check()
     assert zombie.resources.metrics.fence_rejections._value.get() == 1
     await publisher.stop()

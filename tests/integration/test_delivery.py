@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from shared.events import Event, ReplySentV1, encode
+from shared.postgres import acquire
 from shared.stream.effects import Effects
 from shared.stream.offsets import Claim, FenceRejectedError, RetentionPassedError, claim
 from shared.stream.parking import load_parked
@@ -81,7 +82,7 @@ def reply(event_id: str, text: str = "hello", **fields: Any) -> Event[Any]:
 
 async def test_fence_rejects_the_owner_that_was_replaced(harness: Harness) -> None:
     stale = {slot: replace_claim(c) for slot, c in harness.claims.items()}
-    async with harness.resources.pool.acquire() as connection:
+    async with acquire(harness.resources.pool) as connection:
         await claim(connection, SERVICE, dict.fromkeys(stale, 0))
     with pytest.raises(FenceRejectedError):
         await harness.feed(MESSAGING_EVENTS, reply("a"))
@@ -97,7 +98,7 @@ async def test_fence_rejects_a_position_that_is_not_the_stored_one(harness: Harn
 
 
 async def test_a_position_past_retention_stops_the_service(harness: Harness) -> None:
-    async with harness.resources.pool.acquire() as connection:
+    async with acquire(harness.resources.pool) as connection:
         with pytest.raises(RetentionPassedError, match="records are lost"):
             await claim(connection, SERVICE, {(MESSAGING_EVENTS, 0): 7})
 
@@ -202,9 +203,7 @@ async def test_poison_alone_becomes_a_dead_letter(harness: Harness) -> None:
 async def test_r22_a_time_ahead_of_the_broker_is_a_dead_letter(harness: Harness) -> None:
     broker = datetime(2026, 3, 1, 12, tzinfo=UTC)
     at_limit, beyond = broker + timedelta(minutes=5), broker + timedelta(minutes=5, milliseconds=1)
-    await harness.feed(
-        MESSAGING_EVENTS, reply("a", at=at_limit), reply("b", at=beyond), timestamp=broker
-    )
+    await harness.feed(MESSAGING_EVENTS, reply("a", at=at_limit), reply("b", at=beyond), timestamp=broker)
     assert handler_of(harness).seen == ["a"]
     assert [d.reason for d in harness.dead] == ["CLOCK_SKEW"]
 
@@ -263,5 +262,3 @@ async def test_a_released_record_is_no_longer_parked(harness: Harness) -> None:
 
 def replace_claim(held: Claim) -> Claim:
     return replace(held)
-
-

@@ -26,8 +26,9 @@ from deploy.local.kafka import EXIT_SIGTERM, EmbeddedKafka
 from deploy.local.ports import free_port
 from deploy.local.postgres import EmbeddedPostgres
 from deploy.local.progress import ProgressEvent
-from deploy.local.stack import KAFKA_VARIABLE, POSTGRES_VARIABLE, LocalStack
+from deploy.local.stack import LocalStack
 from deploy.local.supervisor import NEVER_RESTART, ChildSpec, RestartPolicy, State, Supervisor
+from deploy.local.variables import KAFKA_VARIABLE, POSTGRES_VARIABLE
 
 TOPIC = "stack.test"
 ROOT = Path(__file__).parents[2]

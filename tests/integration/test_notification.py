@@ -117,7 +117,7 @@ async def test_a_seat_belongs_to_whom_spoke_last_by_event_time_whatever_its_cont
 
 
 async def test_two_owners_of_a_seats_contracts_leave_the_newest_preferences(notification: Harness) -> None:
-    """The race of two processes: each has read the row before the other wrote it, and one waits for the other's lock."""
+    """The race of two processes: each has read the row before the other wrote it; one waits for the other."""
     older, newer = preferences_set(channels=("push",)), preferences_set(channels=("email",), at=after(days=1))
     pool = notification.resources.pool
 

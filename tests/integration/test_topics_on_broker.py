@@ -1,7 +1,6 @@
 """Topics are created from the registry, once, and a wrong one is refused."""
 
 import pytest
-
 from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy.local.kafka import EmbeddedKafka

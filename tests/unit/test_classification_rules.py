@@ -189,6 +189,13 @@ def test_r08_a_late_refusal_before_a_message_that_flips_it_back_changes_nothing(
     assert brief(thread.say(2, "not_interested")) == ("unchanged", 1, "accepted", "choice")
 
 
+def test_r08_a_late_reply_does_not_make_the_next_one_newest(thread: Conversation) -> None:
+    thread.say(1, "interested")
+    thread.say(4, said="declined")
+    thread.say(2, said="declined")
+    assert brief(thread.say(3, "interested")) == ("unchanged", 1, "accepted", "choice")
+
+
 def test_r08_a_repeated_request_gets_no_second_answer(thread: Conversation) -> None:
     thread.say(1, said="declined")
     assert thread.try_to_say(request(1), label("accepted")) is None
@@ -252,6 +259,14 @@ def test_r29_a_late_reply_stands_before_the_correction(thread: Conversation) -> 
     thread.say(2, said="accepted")
     thread.correct("declined", 1)
     assert brief(thread.say(1, "interested")) == ("unchanged", 2, "declined", "human")
+
+
+def test_r29_a_correction_stands_after_unchanging_replies_too(thread: Conversation) -> None:
+    thread.say(1, said="accepted")
+    thread.say(3, said="accepted")
+    thread.correct("declined", 1)
+    assert brief(thread.say(2, "interested")) == ("unchanged", 2, "declined", "human")
+    assert brief(thread.say(4, "interested")) == ("decided", 3, "accepted", "declined", "choice")
 
 
 def test_r29_after_a_choice_messages_count_again_and_may_be_corrected(thread: Conversation) -> None:
