@@ -33,7 +33,9 @@ def main() -> None:
     except MigrationError as error:
         sys.exit(str(error))
     except (OSError, asyncpg.PostgresError) as error:
-        sys.exit(f"{type(error).__name__}: {error}. Cure: see that {POSTGRES_VARIABLE} names an administrator's database.")
+        sys.exit(
+            f"{type(error).__name__}: {error}. Cure: see that {POSTGRES_VARIABLE} names an administrator's database."
+        )
 
 
 if __name__ == "__main__":

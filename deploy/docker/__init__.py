@@ -1,0 +1,1 @@
+"""The container image: what is installed in it, and how it says that it is ready."""
