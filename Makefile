@@ -46,6 +46,7 @@ lint: $(STAMP) ## Check style, types, generated files and the lock
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m shared.events.generate --check
+	@$(BIN)/python -m deploy.grafana.generate --check
 	@deploy/check-lock
 
 format: $(STAMP) ## Put the code into its canonical form
