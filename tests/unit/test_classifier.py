@@ -15,7 +15,7 @@ from services.classification.model.classifier import ARTEFACT, ArtefactError, Cl
 from services.classification.model.cleaning import CLEAN_CHARS_MAX, fold, own_words
 from services.classification.model.corpus import Example
 from services.classification.model.evaluation import Judged, calibration_error, f1, unseen
-from services.classification.model.features import BUCKETS, LEXICON_PATH, clean, extract, lexicon
+from services.classification.model.features import LEXICON_PATH, clean, extract, lexicon
 
 CLASSIFIER = Classifier.load()
 
@@ -200,9 +200,12 @@ def test_the_last_clause_settles_it() -> None:
 def examples(count: int = 40) -> list[Example]:
     says = {"accept": ("yes, count me in", "tell me more"), "decline": ("no thanks", "not interested")}
     return [
-        Example(f"{says[label][i % 2]} {i}", label, "en", (), "x", "train")
-        for i in range(count)
-        for label in ("accept", "decline")
+        *(
+            Example(f"{says[label][i % 2]} {i}", label, "en", (), "xy"[i // 2 % 2], "train")
+            for i in range(count)
+            for label in ("accept", "decline")
+        ),
+        *(Example(f"out of office until {i} May", "auto_reply", "en", (), "xy"[i % 2], "train") for i in range(4)),
     ]
 
 
@@ -221,17 +224,20 @@ def test_a_trained_model_can_be_stored_and_loaded(tmp_path: Path) -> None:
     assert [p.label for p in loaded.classify(["yes, count me in", "no thanks"])] == ["accept", "decline"]
 
 
+def test_rows_of_one_author_are_refused() -> None:
+    with pytest.raises(ValueError, match="one author"):
+        training.train([row for row in examples() if row.author == "x"])
+
+
 def test_the_stored_scores_are_those_of_training() -> None:
     rows = examples()
     arrays, manifest = training.train(rows)
-    limits = stored.Limits(**manifest["limits"])
-    seen = np.zeros(BUCKETS, dtype=np.bool_)
-    weights = stored.Weights(arrays["buckets"], float(arrays["step"]), arrays["dense"], float(arrays["bias"]), seen)
+    limits, weights = stored.Limits(**manifest["limits"]), stored.weights_of(arrays)
     features = extract(clean([row.text for row in rows]))
     declined = np.array([row.label == "decline" for row in rows], dtype=np.float64)
     matrix = training.matrix_of(features)
     exact = matrix.times(training.fit(matrix, declined))
-    assert np.abs(stored.score(features, weights, limits) - exact).max() < 0.1, "but for the rounding to 8 bits"
+    assert np.abs(stored.words_score(features, weights, limits) - exact).max() < 0.1, "but for the rounding to 8 bits"
 
 
 def test_the_stored_model_is_made_from_the_rows_that_lie_here() -> None:

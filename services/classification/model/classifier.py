@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from services.classification.model import features as feature
 from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features
-from services.classification.model.signals import signals_of, suspects_auto_reply
+from services.classification.model.meaning import meanings
+from services.classification.model.signals import signals_of
 from shared.events import Outcome
 
 ARTEFACT: Final = Path(__file__).parent / "artefact"
@@ -46,7 +47,9 @@ class Weights:
     """A logistic regression's weights; a positive score speaks for decline.
 
     `buckets` holds (BUCKETS,) steps of `step` each, `dense` one weight a dense feature. `seen` tells which buckets of
-    words the training data holds.
+    words the training data holds. `auto_buckets`, `auto_step`, `auto_dense` and `auto_bias` are those of a second
+    regression on the same features, whose positive score speaks for an automated reply. `meaning` holds a weight for
+    each number of a text's meaning, `meaning_score` one for the first regression's score, `meaning_bias` their offset.
     """
 
     buckets: npt.NDArray[np.int8]
@@ -54,6 +57,13 @@ class Weights:
     dense: npt.NDArray[np.float64]
     bias: float
     seen: Bools
+    auto_buckets: npt.NDArray[np.int8]
+    auto_step: float
+    auto_dense: npt.NDArray[np.float64]
+    auto_bias: float
+    meaning: npt.NDArray[np.float64]
+    meaning_score: float
+    meaning_bias: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +72,17 @@ class Limits:
 
     group_factors: dict[str, float]
     dense_factor: float
-    calibration_slope: float
-    calibration_offset: float
+    words_calibration: Sequence[float]
+    """Slope and offset that turn the score of a text's words into a probability."""
+    meaning_calibration: Sequence[float]
+    """The same for the score of its words and its meaning together."""
+    words_confidence_min: float
+    """From here upwards the words decide alone; below, the encoder is asked for the meaning."""
     decline_probability_min: float
     """Below it a text is not clearly a refusal, and what is unclear leans to accept."""
     sure_confidence_min: float
+    auto_score_min: float
+    """From here upwards a text is suspected to be an automated reply."""
     known_words_min: float
     """A text with a smaller share of known words is in a language, or about things, that the model has not met."""
 
@@ -108,11 +124,12 @@ class Classifier:
 
     def _classify_some(self, texts: Sequence[str]) -> list[Prediction]:
         limits = self._limits
-        found = feature.extract(feature.clean(texts))
-        decline = probability(score(found, self._weights, limits), limits)
+        cleaned = feature.clean(texts)
+        found = feature.extract(cleaned)
         spoken = found.words > 0
+        decline = self._declines(cleaned, found, spoken)
         decline[~spoken] = 0.5
-        suspected = suspects_auto_reply(found)
+        suspected = auto_score(found, self._weights, limits) >= limits.auto_score_min
         declined = spoken & (decline >= limits.decline_probability_min)
         confidence = np.where(declined, decline, 1 - decline)
         unsure = (
@@ -121,23 +138,51 @@ class Classifier:
             | suspected
             | (known_share(found, self._weights) < limits.known_words_min)
         )
+        answers = zip(
+            declined.tolist(),
+            confidence.tolist(),
+            unsure.tolist(),
+            signals_of(found, declined, suspected),
+            strict=True,
+        )
         return [
             Prediction("decline" if is_declined else "accept", round(sure, 4), needs, signals, self.version)
-            for is_declined, sure, needs, signals in zip(
-                declined.tolist(), confidence.tolist(), unsure.tolist(), signals_of(found, declined), strict=True
-            )
+            for is_declined, sure, needs, signals in answers
         ]
 
+    def _declines(self, cleaned: Sequence[str], found: Features, spoken: Bools) -> Scores:
+        """Give the probability that each text declines: by its words where they tell, else by its meaning as well."""
+        limits, weights = self._limits, self._weights
+        scores = words_score(found, weights, limits)
+        decline = probability(scores, limits.words_calibration)
+        sure = np.maximum(decline, 1 - decline) >= limits.words_confidence_min
+        asked = np.flatnonzero(spoken & ~(sure & (known_share(found, weights) >= limits.known_words_min)))
+        if len(asked):
+            meant = meanings([cleaned[number] for number in asked.tolist()]) @ weights.meaning
+            together = meant + weights.meaning_score * scores[asked] + weights.meaning_bias
+            decline[asked] = probability(together, limits.meaning_calibration)
+        return decline
 
-def score(features: Features, weights: Weights, limits: Limits) -> Scores:
+
+def words_score(features: Features, weights: Weights, limits: Limits) -> Scores:
+    """Score a refusal by each text's words."""
+    return _score(features, weights.buckets, weights.step, weights.dense, limits) + weights.bias
+
+
+def auto_score(features: Features, weights: Weights, limits: Limits) -> Scores:
+    """Score an automated reply by each text's words."""
+    return _score(features, weights.auto_buckets, weights.auto_step, weights.auto_dense, limits) + weights.auto_bias
+
+
+def _score(features: Features, buckets: npt.NDArray[np.int8], step: float, dense: Scores, limits: Limits) -> Scores:
     """Add up the weights of each text's features."""
     texts = len(features.words)
-    total = (features.dense * (weights.dense * limits.dense_factor)).sum(axis=1) + weights.bias
+    total = (features.dense * (dense * limits.dense_factor)).sum(axis=1)
     for group in features.groups:
         factor = limits.group_factors.get(group.name, 0.0)
         if factor:
-            sums = np.bincount(group.text, weights=weights.buckets[group.bucket], minlength=texts)
-            total += sums * (factor * weights.step) * scale(group, texts)
+            sums = np.bincount(group.text, weights=buckets[group.bucket], minlength=texts)
+            total += sums * (factor * step) * scale(group, texts)
     return np.asarray(total, dtype=np.float64)
 
 
@@ -146,9 +191,10 @@ def scale(group: feature.Group, texts: int) -> Scores:
     return np.asarray(1 / np.sqrt(np.maximum(np.bincount(group.text, minlength=texts), 1)), dtype=np.float64)
 
 
-def probability(scores: Scores, limits: Limits) -> Scores:
-    """Turn scores into calibrated probabilities of a refusal."""
-    exponent = np.clip(limits.calibration_slope * scores + limits.calibration_offset, -30, 30)
+def probability(scores: Scores, calibration: Sequence[float]) -> Scores:
+    """Turn scores into probabilities by a slope and an offset."""
+    slope, offset = calibration
+    exponent = np.clip(slope * scores + offset, -30, 30)
     return np.asarray(1 / (1 + np.exp(-exponent)), dtype=np.float64)
 
 
@@ -157,6 +203,24 @@ def known_share(features: Features, weights: Weights) -> Scores:
     stems = next(group for group in features.groups if group.name == "stem")
     known = np.bincount(stems.text, weights=weights.seen[stems.bucket], minlength=len(features.words))
     return np.asarray(known / np.maximum(features.words, 1), dtype=np.float64)
+
+
+def weights_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Weights:
+    """Read weights as they are stored."""
+    return Weights(
+        buckets=arrays["buckets"],
+        step=float(arrays["step"]),
+        dense=arrays["dense"].astype(np.float64),
+        bias=float(arrays["bias"]),
+        seen=np.unpackbits(arrays["seen"], count=BUCKETS).astype(bool),
+        auto_buckets=arrays["auto_buckets"],
+        auto_step=float(arrays["auto_step"]),
+        auto_dense=arrays["auto_dense"].astype(np.float64),
+        auto_bias=float(arrays["auto_bias"]),
+        meaning=arrays["meaning"].astype(np.float64),
+        meaning_score=float(arrays["meaning_score"]),
+        meaning_bias=float(arrays["meaning_bias"]),
+    )
 
 
 def lexicon_hash() -> str:
@@ -192,11 +256,4 @@ def _load(folder: Path) -> Classifier:
             message = f"the model in {folder} has {name} {manifest.get(name)}, this code {value}; {cure}"
             raise ArtefactError(message)
     feature.extract(["warm up"])  # the tables of characters and phrases
-    weights = Weights(
-        buckets=arrays["buckets"],
-        step=float(arrays["step"]),
-        dense=arrays["dense"].astype(np.float64),
-        bias=float(arrays["bias"]),
-        seen=np.unpackbits(arrays["seen"], count=BUCKETS).astype(bool),
-    )
-    return Classifier(weights, Limits(**manifest["limits"]), manifest["model_version"])
+    return Classifier(weights_of(arrays), Limits(**manifest["limits"]), manifest["model_version"])

@@ -1,6 +1,6 @@
 """`python -m services.classification.model.evaluation`: measure the stored model and write REPORT.md.
 
-The test rows are by an author who wrote none of the training rows. They are for measuring only: nothing in training
+The test rows are by authors who wrote none of the training rows. They are for measuring only: nothing in training
 reads them, and no choice was made by looking at them.
 """
 
@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from threadpoolctl import threadpool_limits
+
 from services.classification.model import corpus
 from services.classification.model.classifier import ARTEFACT, MANIFEST_FILE, Classifier, Prediction
 from services.classification.model.cleaning import fold
 from services.classification.model.corpus import Example
+from services.classification.model.picture import curve
 from services.classification.model.signals import AUTO_REPLY_SUSPECTED
 
 REPORT: Final = Path(__file__).parent / "REPORT.md"
@@ -25,6 +29,9 @@ COVERAGES: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 TAG_ROWS_MIN: Final = 5
 SPEED_TEXTS: Final = 5_000
 SHORT_TEXT_CHARS_MAX: Final = 200
+BOOTSTRAPS: Final = 1_000
+ERRORS_SHOWN: Final = 25
+ERROR_CHARS_MAX: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +75,19 @@ def f1(judged: Sequence[Judged], label: str) -> tuple[float, float, float]:
 
 def calibration_error(judged: Sequence[Judged]) -> float:
     """Expected calibration error: how far confidence and accuracy lie apart, over bins of equal width, by size."""
+    gaps = (
+        len(some) * abs(share(j.right for j in some) - sum(j.prediction.confidence for j in some) / len(some))
+        for some in _bins(judged).values()
+    )
+    return sum(gaps) / max(len(judged), 1)
+
+
+def _bins(judged: Sequence[Judged]) -> dict[int, list[Judged]]:
+    """Put rows into bins of confidence of equal width."""
     bins: dict[int, list[Judged]] = {}
     for j in judged:
         bins.setdefault(min(int(j.prediction.confidence * BINS), BINS - 1), []).append(j)
-    gaps = (
-        len(some) * abs(share(j.right for j in some) - sum(j.prediction.confidence for j in some) / len(some))
-        for some in bins.values()
-    )
-    return sum(gaps) / max(len(judged), 1)
+    return bins
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -128,15 +140,23 @@ def answers_a_second(classifier: Classifier, examples: Sequence[Example]) -> flo
     return best
 
 
+def interval(flags: Sequence[bool]) -> str:
+    """Give a share with its 95 % interval by bootstrap, repeatable."""
+    if not flags:
+        return "no rows"
+    values = np.array(flags, dtype=np.float64)
+    drawn = np.random.default_rng(0).integers(len(values), size=(BOOTSTRAPS, len(values)))
+    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
+    return f"{values.mean():.3f} ({low:.3f} to {high:.3f})"
+
+
 def report(classifier: Classifier, manifest: dict[str, object]) -> str:
-    """Write the report on the test split, and on the training split's cross-validation as the manifest holds it."""
+    """Write the report on the test split, and on the training split's left-out authors as the manifest holds it."""
     written = corpus.load("test")
     examples = unseen(written, corpus.load("train"))
     everything = judge(classifier, examples)
     judged = [j for j in everything if j.example.label != "auto_reply"]
     automated = [j for j in everything if j.example.label == "auto_reply"]
-    sure = [j for j in judged if not j.prediction.needs_confirmation]
-    ranked = sorted(judged, key=lambda j: -j.prediction.confidence)
     confusion = Counter((j.example.label, j.prediction.label) for j in judged)
     lines = [
         "# What the model achieves",
@@ -144,24 +164,13 @@ def report(classifier: Classifier, manifest: dict[str, object]) -> str:
         f"Model `{classifier.version}`. Made by `make eval` (`python -m services.classification.model.evaluation`),",
         "from the artefact that `make train` (`python -m services.classification.model.training`) wrote.",
         "",
-        f"Test rows: {len(judged)} replies and {len(automated)} automated ones, by an author none of whose rows are in",
+        f"Test rows: {len(judged)} replies and {len(automated)} automated ones, by authors none of whose rows are in",
         f"training; {len(written) - len(examples)} more rows are left out, as training holds the same words.",
-        "All replies count in the accuracy, those that ask for confirmation too.",
+        "All count in the accuracy, those that ask for confirmation too. In brackets: 95 % intervals by bootstrap.",
         "",
-        *table(
-            ("figure", "value"),
-            [
-                ("accuracy", share(j.right for j in judged)),
-                ("accuracy of answers that need no confirmation", share(j.right for j in sure)),
-                ("share of answers that need no confirmation", len(sure) / max(len(judged), 1)),
-                ("expected calibration error, 10 bins", calibration_error(judged)),
-                (
-                    "automated replies not taken for a refusal",
-                    share(j.prediction.label == "accept" for j in automated),
-                ),
-                (f"answers a second, texts up to {SHORT_TEXT_CHARS_MAX} characters", f"{_speed(classifier)}"),
-            ],
-        ),
+        *table(("figure", "value"), _main_figures(classifier, judged, automated)),
+        "![Accuracy of the surest answers](coverage.svg) ![Confidence and accuracy](reliability.svg)",
+        "",
         "## Labels",
         "",
         *table(("label", "precision", "recall", "F1"), [(name, *f1(judged, name)) for name in ("accept", "decline")]),
@@ -171,7 +180,7 @@ def report(classifier: Classifier, manifest: dict[str, object]) -> str:
         ),
         "## Languages",
         "",
-        *table(("language", "rows", "accuracy"), by(judged, lambda j: [j.example.lang])),
+        *table(("language", "rows", "accuracy"), _with_intervals(judged)),
         "## Kinds of replies",
         "",
         *table(
@@ -180,33 +189,82 @@ def report(classifier: Classifier, manifest: dict[str, object]) -> str:
         ),
         "## The surest answers",
         "",
-        *table(
-            ("share of answers, the surest first", "lowest confidence", "accuracy"),
-            [
-                (
-                    c,
-                    ranked[_last(c, ranked)].prediction.confidence,
-                    share(j.right for j in ranked[: _last(c, ranked) + 1]),
-                )
-                for c in COVERAGES
-                if ranked
-            ],
-        ),
+        *table(("share of answers, the surest first", "lowest confidence", "accuracy"), coverage(judged)),
+        "## Worst errors",
+        "",
+        "The surest answers that are wrong.",
+        "",
+        *table(("confidence", "written as", "language", "text"), _worst(judged)),
         "## Signals",
         "",
         "Held against the authors' tags, of which a reply has the most telling ones, not all.",
         "",
         *table(("signal", "rows tagged", "precision", "recall"), signal_rows(everything)),
-        "## Cross-validation on the training rows",
+        "## Training rows, each author judged by a model that has not met that author",
         "",
         *table(("figure", "value"), list(_figures(manifest))),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def coverage(judged: Sequence[Judged]) -> list[tuple[float, float, float]]:
+    """Give share of answers, lowest confidence among them, and accuracy, for the surest answers."""
+    ranked = sorted(judged, key=lambda j: -j.prediction.confidence)
+    return [
+        (c, ranked[_last(c, ranked)].prediction.confidence, share(j.right for j in ranked[: _last(c, ranked) + 1]))
+        for c in COVERAGES
+        if ranked
+    ]
+
+
+def reliability(judged: Sequence[Judged]) -> list[tuple[float, float]]:
+    """Give mean confidence and accuracy of each bin of confidence that holds rows."""
+    return [
+        (sum(j.prediction.confidence for j in some) / len(some), share(j.right for j in some))
+        for _, some in sorted(_bins(judged).items())
+    ]
+
+
+def _main_figures(
+    classifier: Classifier, judged: Sequence[Judged], automated: Sequence[Judged]
+) -> list[tuple[str, object]]:
+    sure = [j for j in judged if not j.prediction.needs_confirmation]
+    suspected = AUTO_REPLY_SUSPECTED
+    return [
+        ("accuracy", interval([j.right for j in judged])),
+        ("accuracy of answers that need no confirmation", interval([j.right for j in sure])),
+        ("share of answers that need no confirmation", len(sure) / max(len(judged), 1)),
+        ("expected calibration error, 10 bins", calibration_error(judged)),
+        ("automated replies suspected", interval([suspected in j.prediction.signals for j in automated])),
+        ("people's replies falsely suspected", interval([suspected in j.prediction.signals for j in judged])),
+        ("automated replies not taken for a refusal", share(j.prediction.label == "accept" for j in automated)),
+        (f"answers a second, texts up to {SHORT_TEXT_CHARS_MAX} characters, one core", f"{_speed(classifier)}"),
+    ]
+
+
+def _with_intervals(judged: Sequence[Judged]) -> list[tuple[str, int, str]]:
+    return [
+        (lang, rows, interval([j.right for j in judged if j.example.lang == lang]))
+        for lang, rows, _ in by(judged, lambda j: [j.example.lang])
+    ]
+
+
+def _worst(judged: Sequence[Judged]) -> list[tuple[float, str, str, str]]:
+    wrong = sorted((j for j in judged if not j.right), key=lambda j: -j.prediction.confidence)
+    return [
+        (
+            j.prediction.confidence,
+            j.example.label,
+            j.example.lang,
+            j.example.text.replace("\n", " ").replace("|", "/")[:ERROR_CHARS_MAX],
+        )
+        for j in wrong[:ERRORS_SHOWN]
+    ]
+
+
 def _speed(classifier: Classifier) -> int:
     """Rounded, so that the report changes when the speed does and not with every run."""
-    return int(round(answers_a_second(classifier, corpus.load("test")), -3))
+    return int(round(answers_a_second(classifier, corpus.load("test")), -2))
 
 
 def _last(coverage: float, ranked: Sequence[Judged]) -> int:
@@ -214,15 +272,25 @@ def _last(coverage: float, ranked: Sequence[Judged]) -> int:
 
 
 def _figures(manifest: dict[str, object]) -> Iterable[tuple[str, object]]:
-    figures = manifest["cross_validation"]
+    figures = manifest["left_out"]
     return figures.items() if isinstance(figures, dict) else ()
 
 
 def main() -> None:
     """Measure the stored model, write the report and print it."""
     manifest = json.loads((ARTEFACT / MANIFEST_FILE).read_text(encoding="utf-8"))
-    text = report(Classifier.load(), manifest)
+    classifier = Classifier.load()
+    with threadpool_limits(1):
+        text = report(classifier, manifest)
+        rows = judge(classifier, unseen(corpus.load("test"), corpus.load("train")))
+    judged = [j for j in rows if j.example.label != "auto_reply"]
     REPORT.write_text(text, encoding="utf-8")
+    covered = [(c, right) for c, _, right in coverage(judged)]
+    for name, points, title, across in (
+        ("coverage", covered, "Accuracy of the surest answers", "share of answers"),
+        ("reliability", reliability(judged), "Confidence and accuracy", "confidence"),
+    ):
+        REPORT.with_name(f"{name}.svg").write_text(curve(points, title, across, "accuracy"), encoding="utf-8")
     sys.stdout.write(text)
 
 

@@ -45,7 +45,7 @@ _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _BASE: Final = np.uint64(0x100000001B3)
 _SHIFT: Final = np.uint64(64 - BUCKET_BITS)
 # Cyrillic and Greek letters that are drawn like Latin ones.
-_LOOKALIKES: Final = {
+LOOKALIKES: Final = {
     0x430: "a", 0x432: "b", 0x435: "e", 0x43A: "k", 0x43C: "m", 0x43D: "h", 0x43E: "o", 0x440: "p", 0x441: "c",
     0x442: "t", 0x443: "y", 0x445: "x", 0x455: "s", 0x456: "i", 0x458: "j", 0x4BB: "h", 0x4CF: "l", 0x501: "d",
     0x3B1: "a", 0x3B9: "i", 0x3BA: "k", 0x3BD: "v", 0x3BF: "o", 0x3C1: "p", 0x3C4: "t", 0x3C5: "u", 0x3C7: "x",
@@ -176,7 +176,7 @@ def _tables() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
         if kinds[code] == _WORD:
             codes[code] = ord(unicodedata.normalize("NFD", chr(code))[0])
     codes[ord("ı")] = ord("i")  # noqa: RUF001  its capital is that of i
-    for lookalike, letter in _LOOKALIKES.items():
+    for lookalike, letter in LOOKALIKES.items():
         codes[lookalike] = ord(letter)
     for character in ".!?\n;:¿¡…":
         kinds[ord(character)] = _END
