@@ -39,6 +39,8 @@ def known_name(name: str | None) -> str | None:
     if name is None:
         return None
     stripped = name.strip()
+    if stripped.isascii() and stripped.isprintable():
+        return stripped or None
     return stripped if _INVISIBLE.sub("", stripped).strip() else None
 
 

@@ -7,7 +7,7 @@ other than `applied` leaves the thread as it was.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from services.ingestion.matching import answered_inmail, read, says_template_now
 from services.ingestion.state import Following, Inmail, Reply, Thread
@@ -44,7 +44,7 @@ from shared.text import normalise
 Verdict = Literal["applied", "parked", "dead"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would triple the cost of making one
 class Outgoing:
     """An event to publish. `index` counts those of the same type and cause."""
 
@@ -53,8 +53,7 @@ class Outgoing:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What an event means. `dead` has a reason and the fields it is about; `parked` waits for an InMail."""
 
     verdict: Verdict
@@ -86,8 +85,10 @@ class _Turn:
         return self.thread.version
 
     def publish(self, data: EventData, at: datetime) -> None:
-        kind = type(data)
-        self.outgoing.append(Outgoing(data, at, sum(type(sent.data) is kind for sent in self.outgoing)))
+        kind, index = type(data), 0
+        for sent in self.outgoing:
+            index += type(sent.data) is kind
+        self.outgoing.append(Outgoing(data, at, index))
 
     def applied(self, *, unknown_template: bool = False, brings_inmail: bool = False) -> Decision:
         return Decision("applied", tuple(self.outgoing), unknown_template=unknown_template, brings_inmail=brings_inmail)
@@ -234,9 +235,9 @@ def _reply_sent(turn: _Turn, event: Event[ReplySentV1]) -> Decision:
     )
     thread.add_reply(reply)
     _publish_lock_if_changed(turn)
-    for waiting in sorted(thread.inmails.values(), key=lambda known: (known.first_known_at, known.inmail_id)):
-        if waiting.cancellable(data.sent_at):
-            _cancel(turn, waiting, reply)
+    waiting = [inmail for inmail in thread.inmails.values() if inmail.cancellable(data.sent_at)]
+    for inmail in sorted(waiting, key=lambda known: (known.first_known_at, known.inmail_id)):
+        _cancel(turn, inmail, reply)
     _publish_draft_unless(turn, selected, data.sent_at)
     return turn.applied(unknown_template=reading.unknown_template)
 

@@ -56,8 +56,8 @@ class Round:
     def _decide(self, incoming: AnyIncoming) -> Decision:
         decision = decide(self._threads[incoming.event.subject], incoming.event)
         for outgoing in decision.outgoing:
-            for topic in _topics(outgoing.data):
-                self._effects.emit(topic, incoming, outgoing.data, at=outgoing.at, index=outgoing.index)
+            topic, also = _topics(outgoing.data)
+            self._effects.emit(topic, incoming, outgoing.data, at=outgoing.at, index=outgoing.index, also=also)
         if decision.verdict == "dead":
             self._effects.dead(incoming, decision.reason, decision.detail)
         self.unknown_templates += decision.unknown_template
@@ -88,12 +88,14 @@ class IngestionHandler:
         self._unknown_templates.inc(decided.unknown_templates)
 
 
-def _topics(data: EventData) -> tuple[str, ...]:
-    if isinstance(data, ClassificationRequestedV1):
-        return (CLASSIFICATION_REQUESTS,)
-    if isinstance(data, InmailStatusChangedV1) or (isinstance(data, ReplyRecordedV1) and data.content != "automated"):
-        return (CONVERSATION_EVENTS, ACCOUNTING_FACTS)
-    return (CONVERSATION_EVENTS,)
+def _topics(data: EventData) -> tuple[str, str | None]:
+    # By `type`, for `isinstance` walks through Python code with pydantic's classes.
+    kind = type(data)
+    if kind is ClassificationRequestedV1:
+        return CLASSIFICATION_REQUESTS, None
+    if kind is InmailStatusChangedV1 or (kind is ReplyRecordedV1 and getattr(data, "content", "") != "automated"):
+        return CONVERSATION_EVENTS, ACCOUNTING_FACTS
+    return CONVERSATION_EVENTS, None
 
 
 SPEC: Final = ServiceSpec(

@@ -151,7 +151,10 @@ class Thread:
         if not self.inmails:
             return None
         owner = self.reassigned_seat_id
-        if owner is None:
+        if owner is None and len(self.inmails) == 1:
+            (only,) = self.inmails.values()
+            owner = only.seat_id
+        elif owner is None:
             owner = min(self.inmails.values(), key=lambda inmail: (inmail.first_known_at, inmail.inmail_id)).seat_id
         followers = sorted(seat_id for seat_id, word in self.followings.items() if word.following and seat_id != owner)
         return Audience(owner, tuple(followers))

@@ -12,15 +12,11 @@ from services.ingestion import private
 from services.ingestion.state import Following, Inmail, Reply, Thread, Unmatched
 from shared.events import Template
 
-# Rows are made first, so that a thread's very first batch is under its lock like all others; both steps go in key
-# order, so that two transactions cannot deadlock.
-_CLAIM = """
-INSERT INTO thread (thread_id) SELECT * FROM unnest($1::text[]) ON CONFLICT DO NOTHING RETURNING thread_id
-"""
-
+# The partition's owner alone writes these rows: the fence has locked out every other, so no row lock is needed. A dry
+# run may write beside it, and is rolled back: hence the key order, so that the two cannot deadlock.
 _THREADS = """
 SELECT thread_id, thread_version, locked, reassigned_seat_id, reassigned_at, draft_choice, drafted_at
-FROM thread WHERE thread_id = ANY($1::text[]) ORDER BY thread_id FOR UPDATE
+FROM thread WHERE thread_id = ANY($1::text[])
 """
 
 _INMAILS = """
@@ -37,12 +33,13 @@ FROM reply WHERE thread_id = ANY($1::text[])
 _FOLLOWINGS = "SELECT thread_id, seat_id, said_at, following FROM following WHERE thread_id = ANY($1::text[])"
 
 _SAVE_THREADS = """
-UPDATE thread t
-SET thread_version = n.thread_version, locked = n.locked, reassigned_seat_id = n.reassigned_seat_id,
-    reassigned_at = n.reassigned_at, draft_choice = n.draft_choice, drafted_at = n.drafted_at
-FROM unnest($1::text[], $2::bigint[], $3::boolean[], $4::text[], $5::timestamptz[], $6::text[], $7::timestamptz[])
-    AS n (thread_id, thread_version, locked, reassigned_seat_id, reassigned_at, draft_choice, drafted_at)
-WHERE t.thread_id = n.thread_id
+INSERT INTO thread (thread_id, thread_version, locked, reassigned_seat_id, reassigned_at, draft_choice, drafted_at)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::boolean[], $4::text[], $5::timestamptz[], $6::text[],
+                     $7::timestamptz[])
+ON CONFLICT (thread_id) DO UPDATE
+SET thread_version = excluded.thread_version, locked = excluded.locked,
+    reassigned_seat_id = excluded.reassigned_seat_id, reassigned_at = excluded.reassigned_at,
+    draft_choice = excluded.draft_choice, drafted_at = excluded.drafted_at
 """
 
 _SAVE_INMAILS = """
@@ -96,14 +93,12 @@ _inmail_columns = attrgetter(
 
 
 async def load(tx: asyncpg.Connection, thread_ids: Iterable[str]) -> dict[str, Thread]:
-    """Load threads and lock them until the transaction ends; one never seen before comes empty."""
+    """Load threads, in key order; one never seen before comes empty."""
     keys = sorted(thread_ids)
-    threads = {row["thread_id"]: Thread(row["thread_id"]) for row in await tx.fetch(_CLAIM, keys)}
-    known = [key for key in keys if key not in threads]
+    known = {row["thread_id"]: Thread(*row) for row in await tx.fetch(_THREADS, keys)}
     if known:
-        threads |= {row["thread_id"]: Thread(*row) for row in await tx.fetch(_THREADS, known)}
-        await _load_parts(tx, known, threads)
-    return threads
+        await _load_parts(tx, list(known), known)
+    return {key: known.get(key) or Thread(key) for key in keys}
 
 
 async def _load_parts(tx: asyncpg.Connection, known: Sequence[str], threads: dict[str, Thread]) -> None:
@@ -136,12 +131,12 @@ def _reply(row: asyncpg.Record, digest: str | None) -> Reply:
 
 
 async def save(tx: asyncpg.Connection, threads: Iterable[Thread]) -> None:
-    """Write back what changed."""
+    """Write back what changed; the threads come in key order."""
     changed = list(threads)
     inmails = [(t.thread_id, t.inmails[inmail_id]) for t in changed for inmail_id in t.changes.inmail_ids]
     replies = [(t.thread_id, reply) for t in changed for reply in t.changes.replies.values()]
     followings = [(t.thread_id, seat_id, t.followings[seat_id]) for t in changed for seat_id in t.changes.seat_ids]
-    await _execute(tx, _SAVE_THREADS, [_thread_columns(t) for t in changed if t.changes.thread])
+    await _execute(tx, _SAVE_THREADS, [_thread_columns(t) for t in changed if t.changes.thread or t.changes.seat_ids])
     await _execute(tx, _SAVE_INMAILS, [(thread_id, *_inmail_columns(inmail)) for thread_id, inmail in inmails])
     await _execute(tx, _SAVE_REPLIES, [_reply_row(thread_id, reply) for thread_id, reply in replies])
     await _execute(tx, _SAVE_FOLLOWINGS, [(t, seat_id, word.at, word.following) for t, seat_id, word in followings])

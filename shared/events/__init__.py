@@ -31,7 +31,18 @@ from shared.events.conversation import (
     ThreadUnlockedV1,
 )
 from shared.events.credit import Balance, CreditDeniedV1, CreditPostedV1, DenialReason, LedgerKind
-from shared.events.envelope import content_hash, decode, derive, derived_id, encode, key_of, source_of, time_of
+from shared.events.envelope import (
+    content_hash,
+    decode,
+    derive,
+    derived_id,
+    encode,
+    encode_data,
+    key_of,
+    rekey,
+    source_of,
+    time_of,
+)
 from shared.events.event import STRUCTURED_HEADERS, Event, Headers, InvalidRecordError, Reason
 from shared.events.insight import InsightWindowV1, ResponseSeconds, Window
 from shared.events.messaging import (
@@ -145,11 +156,13 @@ __all__ = [
     "derive",
     "derived_id",
     "encode",
+    "encode_data",
     "epoch_milliseconds",
     "format_instant",
     "from_epoch_milliseconds",
     "key_of",
     "parse_instant",
+    "rekey",
     "source_of",
     "time_of",
     "to_instant",

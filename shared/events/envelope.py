@@ -23,7 +23,7 @@ from shared.events.event import (
     Headers,
 )
 from shared.events.readers import assemble, form_of, mismatches, reader_of
-from shared.events.times import to_instant
+from shared.events.times import format_instant, to_instant
 
 __all__ = [
     "STRUCTURED_HEADERS",
@@ -32,7 +32,9 @@ __all__ = [
     "derive",
     "derived_id",
     "encode",
+    "encode_data",
     "key_of",
+    "rekey",
     "source_of",
     "time_of",
 ]
@@ -40,6 +42,8 @@ __all__ = [
 D = TypeVar("D", bound=EventData)
 
 _DERIVED_IDS: Final = UUID("8f0c4d0e-7a35-5a57-9d26-7f3c8b0f6a51").bytes
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+_BACKSLASH: Final = ord("\\")
 
 
 def source_of(service: str) -> str:
@@ -86,11 +90,8 @@ def derived_id(cause_source: str, cause_id: str, type_name: str, index: int) -> 
     """Return the id, a UUID of version 5, of the event that this cause brings about: the same on every run."""
     # As JSON, so that no two causes spell the same name. The UUID class would cost as much as the rest of `derive`.
     name = orjson.dumps((cause_source, cause_id, type_name, index))
-    digest = bytearray(sha1(_DERIVED_IDS + name, usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = sha1(_DERIVED_IDS + name, usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
 def derive(
@@ -112,7 +113,7 @@ def derive(
     """
     form = form_of(type(data), topic)
     time = to_instant(at) if form.time_of is None else form.time_of(data)
-    if time != at and time != to_instant(at):
+    if time is not at and time != to_instant(at):
         raise ValueError(f"{data.type}: the event time must be the instant of its {data.time_field}")
     return Event(
         derived_id(cause.source, cause.id, data.type, index),
@@ -129,8 +130,30 @@ def derive(
     )
 
 
-def encode(event: Event[EventData]) -> bytes:
-    """Write an event in structured mode, without nulls.
+def rekey(event: Event[D], topic: str) -> Event[D]:
+    """Make the same event as it goes to another topic: only the subject may differ."""
+    return Event(
+        event.id,
+        event.source,
+        event.type,
+        form_of(type(event.data), topic).key_of(event.data),
+        event.time,
+        event.data,
+        event.traceparent,
+        event.causeid,
+        event.causesource,
+        event.rootid,
+        event.receivedtime,
+    )
+
+
+def encode_data(data: EventData) -> orjson.Fragment:
+    """Write the data of an event, which `encode` takes instead of writing it once per topic."""
+    return orjson.Fragment(orjson.dumps(plain(data), default=default, option=orjson.OPT_PASSTHROUGH_DATETIME))
+
+
+def encode(event: Event[EventData], data: orjson.Fragment | None = None) -> bytes:
+    """Write an event in structured mode, without nulls; `data` is the event's, where it is written already.
 
     Raise `ValueError` for NUL characters, which no reader would take.
     """
@@ -140,7 +163,7 @@ def encode(event: Event[EventData]) -> bytes:
         "source": event.source,
         "type": event.type,
         "subject": event.subject,
-        "time": event.time,
+        "time": format_instant(event.time),
         "datacontenttype": DATA_CONTENT_TYPE,
     }
     if event.traceparent is not None:
@@ -152,9 +175,9 @@ def encode(event: Event[EventData]) -> bytes:
     if event.rootid is not None:
         envelope["rootid"] = event.rootid
     if event.receivedtime is not None:
-        envelope["receivedtime"] = event.receivedtime
-    envelope["data"] = plain(event.data)
+        envelope["receivedtime"] = format_instant(event.receivedtime)
+    envelope["data"] = plain(event.data) if data is None else data
     value = orjson.dumps(envelope, default=default, option=orjson.OPT_PASSTHROUGH_DATETIME)
-    if b"\\u0000" in value and b"\\u0000" in value.replace(b"\\\\", b""):
+    if _BACKSLASH in value and b"\\u0000" in value.replace(b"\\\\", b""):
         raise ValueError(f"{event.type} {event.id}: holds a NUL character; refuse such text where it enters")
     return value

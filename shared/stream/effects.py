@@ -6,7 +6,7 @@ from datetime import datetime
 
 from prometheus_client import Counter as CounterMetric
 
-from shared.events import Event, EventData, derive, encode, source_of
+from shared.events import Event, EventData, derive, encode, encode_data, rekey, source_of
 from shared.stream.records import AnyIncoming, Position, RawRecord
 
 
@@ -48,19 +48,29 @@ class Effects:
         self.tallies: list[tuple[CounterMetric, float]] = []
 
     def emit(
-        self, topic: str, cause: AnyIncoming, data: EventData, *, at: datetime, index: int = 0
+        self,
+        topic: str,
+        cause: AnyIncoming,
+        data: EventData,
+        *,
+        at: datetime,
+        index: int = 0,
+        also: str | None = None,
     ) -> Event[EventData]:
-        """Publish `data` once the batch is committed.
+        """Publish `data` once the batch is committed, on `topic` and under the same id `also` on another one.
 
         `at` is the instant the fact happened. `index` tells apart several events of one type with one cause; it must
         not depend on how records were batched.
         """
         origin = replace(cause.event, receivedtime=None) if cause.redriven else cause.event
         event = derive(origin, data, source=self._source, at=at, received=cause.timestamp, index=index, topic=topic)
-        rows = self._rows(cause.position, topic)
-        rows.keys.append(event.subject.encode())
-        rows.payloads.append(encode(event))
-        self.emitted.append((topic, event, cause.position))
+        if also is None:
+            self._add(topic, cause.position, event, encode(event))
+        else:
+            written = encode_data(data)
+            self._add(topic, cause.position, event, encode(event, written))
+            other = rekey(event, also)
+            self._add(also, cause.position, other, encode(other, written))
         return event
 
     def dead(self, incoming: AnyIncoming, reason: str, detail: str) -> None:
@@ -89,6 +99,12 @@ class Effects:
     def tally(self, counter: CounterMetric, amount: float = 1) -> None:
         """Raise a metric of the service's own once the batch is committed: retries and dry runs must not count."""
         self.tallies.append((counter, amount))
+
+    def _add(self, topic: str, source: Position, event: Event[EventData], payload: bytes) -> None:
+        rows = self._rows(source, topic)
+        rows.keys.append(event.subject.encode())
+        rows.payloads.append(payload)
+        self.emitted.append((topic, event, source))
 
     def _rows(self, source: Position, topic: str) -> OutboxRows:
         # Topics joined by key share the partition and its owner, and what they cause for a key leaves in one order: so

@@ -9,15 +9,19 @@ import asyncpg
 
 from shared.stream.records import AnyIncoming
 
-# One round trip: enters what is new and returns it, and what is known of dead letters (told apart by the hash).
+# One round trip: enters event and business identities, in order so that two processes cannot deadlock; returns those
+# that were known before, and what is known of dead letters (told apart by the hash). Nearly always that is nothing.
 _ENTER = """
-WITH entered AS (
-    INSERT INTO inbox (identity, content_hash, expires_on)
-    SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::date[])
+WITH given AS MATERIALIZED (
+    SELECT *, $4::date AS expires_on FROM unnest($1::bytea[], $2::bytea[]) AS n (identity, content_hash)
+    UNION ALL
+    SELECT *, NULL FROM unnest($3::bytea[], $2::bytea[]) AS n (identity, content_hash) WHERE identity IS NOT NULL
+), entered AS (
+    INSERT INTO inbox (identity, content_hash, expires_on) SELECT * FROM given ORDER BY identity
     ON CONFLICT (identity) DO NOTHING
     RETURNING identity
 )
-SELECT identity, NULL AS dead_hash FROM entered
+SELECT identity, NULL AS dead_hash FROM given WHERE NOT EXISTS (SELECT FROM entered e WHERE e.identity = given.identity)
 UNION ALL
 SELECT identity, content_hash FROM dead_letter WHERE identity = ANY($1)
 """
@@ -75,9 +79,10 @@ async def screen(tx: asyncpg.Connection, candidates: Sequence[Candidate], *, exp
 
     """
     firsts, screened = _first_of_each(candidates)
-    entries: dict[bytes, tuple[bytes, date | None]] = {c.identity: (c.content_hash, expires_on) for c in firsts}
-    entries |= {c.business: (c.content_hash, None) for c in firsts if c.business is not None}
-    known, dead = await _enter(tx, entries)
+    known, dead = await _enter(tx, firsts, expires_on)
+    if not known and not dead:
+        screened.fresh = firsts
+        return screened
     forget: list[bytes] = []
     for c in firsts:
         stored = known.get(c.identity)
@@ -127,16 +132,18 @@ def _first_of_each(candidates: Sequence[Candidate]) -> tuple[list[Candidate], Sc
 
 
 async def _enter(
-    tx: asyncpg.Connection, entries: dict[bytes, tuple[bytes, date | None]]
+    tx: asyncpg.Connection, candidates: Sequence[Candidate], expires_on: date
 ) -> tuple[dict[bytes, bytes], set[tuple[bytes, bytes]]]:
-    """Insert identities, in order so that two processes cannot deadlock.
-
-    Returns the hashes of those known before, and the dead letters (identity, hash) under any of them.
-    """
-    ordered = sorted(entries)
-    rows = await tx.fetch(_ENTER, ordered, [entries[i][0] for i in ordered], [entries[i][1] for i in ordered])
+    """Insert identities; return the hashes of those known before, and the dead letters (identity, hash) among them."""
+    rows = await tx.fetch(
+        _ENTER,
+        [c.identity for c in candidates],
+        [c.content_hash for c in candidates],
+        [c.business for c in candidates],
+        expires_on,
+    )
     dead = {(row["identity"], row["dead_hash"]) for row in rows if row["dead_hash"] is not None}
-    missing = entries.keys() - {row["identity"] for row in rows if row["dead_hash"] is None}
-    if not missing:
+    before = [row["identity"] for row in rows if row["dead_hash"] is None]
+    if not before:
         return {}, dead
-    return {row["identity"]: row["content_hash"] for row in await tx.fetch(_SELECT, list(missing))}, dead
+    return {row["identity"]: row["content_hash"] for row in await tx.fetch(_SELECT, before)}, dead

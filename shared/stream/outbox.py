@@ -8,7 +8,6 @@ from typing import Any
 import asyncpg
 import orjson
 
-from shared.events import STRUCTURED_HEADERS
 from shared.stream.effects import OutboxRows
 from shared.stream.offsets import Claim, TopicPartition
 
@@ -102,11 +101,6 @@ async def backlog(connection: asyncpg.Connection) -> tuple[int, float]:
     """Records that wait in the outbox, and the age of the oldest in seconds."""
     (row,) = await connection.fetch(_BACKLOG)
     return row["records"], row["age_seconds"]
-
-
-def record_headers(row: OutboxRow, index: int) -> Headers:
-    """The headers of one record of a row."""
-    return STRUCTURED_HEADERS if row.headers is None else row.headers[index]
 
 
 def _row(row: Any) -> OutboxRow:

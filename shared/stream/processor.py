@@ -353,15 +353,12 @@ class Processor:
         oldest: dict[TopicPartition, datetime] = {}
         newest: dict[TopicPartition, datetime] = {}
         for item in items:
-            position, timestamp = (
-                (item.position, item.timestamp)
-                if isinstance(item, Incoming)
-                else (item.record.position, item.record.timestamp)
-            )
-            slot = (position.topic, position.partition)
-            ends[slot] = position.offset + 1
-            oldest.setdefault(slot, timestamp)
-            newest[slot] = timestamp
+            record = item if isinstance(item, Incoming) else item.record
+            topic, partition, offset = record.position
+            slot = (topic, partition)
+            ends[slot] = offset + 1
+            oldest.setdefault(slot, record.timestamp)
+            newest[slot] = record.timestamp
         moves = [
             Move(claims[slot], end, max(newest[slot], claims[slot].newest_timestamp)) for slot, end in ends.items()
         ]
@@ -376,13 +373,13 @@ class Processor:
     def _results(self, batch: Batch, effects: Effects, kept: Sequence[DeadLetter]) -> Counter[tuple[str, str, str]]:
         """Events by (topic, type, result)."""
         results: Counter[tuple[str, str, str]] = Counter(effects.results)
-        types: dict[Position, str] = {}
-        for item in batch.items:
-            if isinstance(item, Incoming):
-                types[item.position] = item.event.type
-                results[item.position.topic, item.event.type, "accepted"] += 1
-            elif not self._reads[item.record.position.topic].owns_dead_letters:
+        events = [item for item in batch.items if isinstance(item, Incoming)]
+        for (topic, event_type), count in Counter([(i.position.topic, i.event.type) for i in events]).items():
+            results[topic, event_type, "accepted"] += count
+        for item in batch.items if len(events) < len(batch.items) else ():
+            if isinstance(item, Rejected) and not self._reads[item.record.position.topic].owns_dead_letters:
                 results[item.record.position.topic, "invalid", "ignored"] += 1
+        types: dict[Position, str] = {i.position: i.event.type for i in events} if kept else {}
         for (topic, event_type, _), count in effects.results.items():
             results[topic, event_type, "accepted"] -= count
         for d in kept:

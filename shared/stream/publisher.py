@@ -7,18 +7,22 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import repeat
 
 import asyncpg
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 from prometheus_client import Counter
 
+from shared.events import STRUCTURED_HEADERS
 from shared.postgres import acquire
 from shared.settings import Settings
 from shared.stream.offsets import FenceRejectedError, standing
-from shared.stream.outbox import OutboxRow, Publication, record_headers
+from shared.stream.outbox import Headers, OutboxRow, Publication
 
 logger = logging.getLogger(__name__)
+
+_Record = tuple[bytes | None, bytes | None, Headers]
 
 _BATCH_BYTES_MAX = 900_000  # below the broker's 1 MiB, above the largest value that is accepted
 
@@ -138,8 +142,7 @@ class Publisher:
         acknowledgements = []
         for (topic, partition), records in (await self._by_partition(rows)).items():
             builder = self._producer.create_batch()
-            for row, index in records:
-                key, value, headers = row.keys[index], row.payloads[index], record_headers(row, index)
+            for key, value, headers in records:
                 if builder.append(timestamp=None, key=key, value=value, headers=headers) is None:
                     builder.close()
                     acknowledgements.append(await self._producer.send_batch(builder, topic, partition=partition))
@@ -148,10 +151,11 @@ class Publisher:
             acknowledgements.append(await self._producer.send_batch(builder, topic, partition=partition))
         await asyncio.gather(*acknowledgements)
 
-    async def _by_partition(self, rows: Sequence[OutboxRow]) -> dict[tuple[str, int], list[tuple[OutboxRow, int]]]:
-        grouped: dict[tuple[str, int], list[tuple[OutboxRow, int]]] = defaultdict(list)
+    async def _by_partition(self, rows: Sequence[OutboxRow]) -> dict[tuple[str, int], list[_Record]]:
+        grouped: dict[tuple[str, int], list[_Record]] = defaultdict(list)
         for row in rows:
             count = len(await self._producer.partitions_for(row.topic))
-            for index, key in enumerate(row.keys):
-                grouped[row.topic, _hash(key or b"") % count].append((row, index))
+            headers = repeat(STRUCTURED_HEADERS) if row.headers is None else row.headers
+            for record in zip(row.keys, row.payloads, headers, strict=False):
+                grouped[row.topic, _hash(record[0] or b"") % count].append(record)
         return grouped

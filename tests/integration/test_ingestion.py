@@ -1,18 +1,14 @@
 """Ingestion on a real Postgres: what it keeps between batches is all it needs, and it keeps names in one place."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from random import Random
 from typing import Any
 
-import asyncpg
 import pytest
 
-from services.ingestion import store
 from services.ingestion.service import SPEC
 from shared.events import Candidate, Event, encode
-from shared.postgres import acquire
 from shared.templates import render
 from shared.testing.builders import (
     ADA,
@@ -219,28 +215,6 @@ async def test_names_and_words_are_kept_in_one_table(ingestion: Harness) -> None
     kinds = await ingestion.fetch("SELECT kind, content FROM private_text ORDER BY kind")
     assert [row["kind"] for row in kinds] == ["scheduled_name", "sent_name", "unmatched_digest"]
     assert "Junior" not in kinds[-1]["content"]
-
-
-async def test_a_thread_is_under_its_lock_from_its_very_first_batch(ingestion: Harness) -> None:
-    """Two transactions that both meet a new thread: the second waits, and sees what the first one decided."""
-    pool = ingestion.resources.pool
-    async with acquire(pool) as one, acquire(pool) as two:
-        first = one.transaction()
-        await first.start()
-        threads = await store.load(one, ["thread-1"])
-        second = asyncio.create_task(loaded_version(two, "thread-1"))
-        while not await ingestion.fetch("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
-            assert not second.done()
-        threads["thread-1"].version = 7
-        threads["thread-1"].changes.thread = True
-        await store.save(one, threads.values())
-        await first.commit()
-        assert await second == 7
-
-
-async def loaded_version(connection: asyncpg.Connection, thread_id: str) -> int:
-    async with connection.transaction():
-        return (await store.load(connection, [thread_id]))[thread_id].version
 
 
 async def test_unknown_templates_are_counted(ingestion: Harness) -> None:
