@@ -119,9 +119,9 @@ async def _keep(system: LocalSystem, console: Console) -> None:
     system.write_description(DESCRIPTION)
     try:
         console.print(f"\n[bold]Still up[/]; addresses are in {DESCRIPTION}. Ctrl-C stops everything.")
-        console.print(f"  Kafka      {system.stack.kafka_bootstrap}", highlight=False)
+        console.print(f"  Kafka          {system.stack.kafka_bootstrap}", highlight=False)
         for name, address in system.addresses.items():
-            console.print(f"  {name:<10} {address.url}", highlight=False)
+            console.print(f"  {name:<14} {address.url}", highlight=False)
         with contextlib.suppress(asyncio.CancelledError):
             raise await system.stack.wait_failed()
     finally:

@@ -123,15 +123,18 @@ def _folder_table(played: Played) -> RenderableType:
 
 def _dead_letters(played: Played) -> RenderableType:
     table = _table("Dead letters")
-    for name in ("reason", "count", "for example", "which began", "from"):
-        table.add_column(name, no_wrap=True, justify="right" if name == "count" else "left", overflow="ellipsis")
+    # What must not wrap is never made narrower while there are columns that may.
+    for name in ("reason", "count", "from"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "count" else "left")
+    for name in ("for example", "which began"):
+        table.add_column(name, overflow="fold")
     counts = Counter(letter.reason for letter in played.observed.dead)
     examples = {letter.reason: letter for letter in reversed(played.observed.dead)}
     for reason, count in counts.most_common():
         letter = examples[reason]
         topic, partition, offset = letter.origin
         where = f"{topic.removeprefix('inmail.')} {partition}/{offset}"
-        table.add_row(f"[red]{reason}[/]", str(count), letter.detail, Text(_beginning(letter), style="dim"), where)
+        table.add_row(f"[red]{reason}[/]", str(count), where, letter.detail, Text(_beginning(letter), style="dim"))
     return table
 
 
