@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
+from deploy.local.errors import StackError
 from shared.topics import TOPICS, Topic
 
 _VISIBLE_SECONDS_MAX = 15.0
 _POLL_SECONDS = 0.1
 
 
-class TopicMismatchError(Exception):
+class TopicMismatchError(StackError):
     """A topic exists with other partitions than the registry says; keys would change their partition."""
 
 
@@ -35,8 +36,8 @@ async def create_topics(bootstrap: str, *, replication: int = 1, topics: Iterabl
     """
     wanted = list(TOPICS.values() if topics is None else topics)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="inmail-topics")
-    await admin.start()
     try:
+        await admin.start()
         response = await admin.create_topics(
             [NewTopic(t.name, t.partitions, replication, topic_configs=broker_settings(t)) for t in wanted]
         )
@@ -62,8 +63,8 @@ async def _check_partitions(admin: AIOKafkaAdminClient, topics: list[Topic]) -> 
             await asyncio.sleep(_POLL_SECONDS)
     for topic in topics:
         if described[topic.name] != topic.partitions:
-            message = (
+            cause = (
                 f"{topic.name} has {described[topic.name]} partitions, not {topic.partitions}: a key would move to "
-                "another partition and lose its order. Use an empty broker, or create the topic anew"
+                "another partition and lose its order."
             )
-            raise TopicMismatchError(message)
+            raise TopicMismatchError(cause, "use an empty broker, or create the topic anew.")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from deploy.commands.stack import kafka_address, kafka_option
 from deploy.commands.terminal import output
+from deploy.local.servers import reaching
 from shared.stream.records import REDRIVE_HEADER
 from shared.topics import SERVICES, dead_letters
 
@@ -56,7 +57,9 @@ def command() -> None:
 @kafka_option
 def list_letters(*, service: str | None, reason: str | None, as_json: bool, kafka: str | None) -> None:
     """Count the dead letters and list them, newest last; contents are not shown."""
-    letters = asyncio.run(_read(kafka_address(kafka), service, reason))
+    bootstrap = kafka_address(kafka)
+    with reaching(kafka=bootstrap):
+        letters = asyncio.run(_read(bootstrap, service, reason))
     if as_json:
         hidden = {"key", "value", "headers"}
         click.echo(json.dumps([{k: v for k, v in asdict(x).items() if k not in hidden} for x in letters]))
@@ -80,7 +83,10 @@ def list_letters(*, service: str | None, reason: str | None, as_json: bool, kafk
 @kafka_option
 def show_letter(*, service: str, number: int, as_json: bool, kafka: str | None) -> None:
     """Show one dead letter with its original bytes: they may hold people's words."""
-    letter = _only(asyncio.run(_read(kafka_address(kafka), service, None)), number)
+    bootstrap = kafka_address(kafka)
+    with reaching(kafka=bootstrap):
+        letters = asyncio.run(_read(bootstrap, service, None))
+    letter = _only(letters, number)
     if as_json:
         readable = asdict(letter) | {
             "encoding": "base64",
@@ -114,7 +120,9 @@ def redrive_letters(
     """Send dead letters back to where they came from, with their original bytes and key."""
     if number and service is None:
         raise click.UsageError("--number counts within one service: name it with --service")
-    sent = asyncio.run(_redrive(kafka_address(kafka), service, reason, number, dry_run=dry_run))
+    bootstrap = kafka_address(kafka)
+    with reaching(kafka=bootstrap):
+        sent = asyncio.run(_redrive(bootstrap, service, reason, number, dry_run=dry_run))
     if as_json:
         click.echo(
             json.dumps({"dry_run": dry_run, "redriven": [{"service": x.service, "number": x.number} for x in sent]})
@@ -136,8 +144,8 @@ async def _redrive(
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap, client_id="inmail-dlq-redrive", acks="all", enable_idempotence=True
     )
-    await producer.start()
     try:
+        await producer.start()
         for x in letters:
             headers = [h for h in x.headers if not h[0].startswith(_DLQ_PREFIX)]
             await producer.send_and_wait(x.topic, value=x.value, key=x.key, headers=[*headers, (REDRIVE_HEADER, b"1")])
@@ -169,8 +177,8 @@ async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, client_id="inmail-dlq", group_id=None, auto_offset_reset="earliest"
     )
-    await consumer.start()
     try:
+        await consumer.start()
         yield consumer
     finally:
         await consumer.stop()

@@ -7,6 +7,7 @@ import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.commands.stack import kafka_address, kafka_option, postgres_address, postgres_option
+from deploy.local.servers import reaching
 from shared.migrate import SERVICES
 
 _POSITIONS = """
@@ -34,7 +35,9 @@ def command(
     and claims it anew, so the service may keep running.
     """
     del from_oldest  # the only place there is to go, asked for by name because it is a big step
-    moves = asyncio.run(_move(kafka_address(kafka), postgres_address(postgres), consumer, topic, dry_run=dry_run))
+    bootstrap, dsn = kafka_address(kafka), postgres_address(postgres)
+    with reaching(kafka=bootstrap, postgres=dsn):
+        moves = asyncio.run(_move(bootstrap, dsn, consumer, topic, dry_run=dry_run))
     for name, partition, before, after in moves:
         click.echo(f"{'would move' if dry_run else 'moved'} {name}[{partition}] from {before} to {after}")
     if not moves:
@@ -46,8 +49,8 @@ async def _move(
 ) -> list[tuple[str, int, int, int]]:
     connection = await asyncpg.connect(dsn, server_settings={"search_path": service})
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id="inmail-replay", group_id=None)
-    await consumer.start()
     try:
+        await consumer.start()
         rows = await connection.fetch(_POSITIONS, topic)
         oldest = await consumer.beginning_offsets([TopicPartition(r["topic"], r["partition"]) for r in rows])
         moves = [

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from deploy.commands.stack import kafka_address, kafka_option
 from deploy.commands.terminal import output
+from deploy.local.servers import reaching
 from deploy.topics import create_topics
 from shared.topics import DAY_MS, TOPICS
 
@@ -20,7 +21,9 @@ def command(*, create: bool, as_json: bool, kafka: str | None) -> None:
     """Show every topic with its key, writer and readers."""
     created: list[str] = []
     if create:
-        created = asyncio.run(create_topics(kafka_address(kafka)))
+        bootstrap = kafka_address(kafka)
+        with reaching(kafka=bootstrap):
+            created = asyncio.run(create_topics(bootstrap))
     if as_json:
         rows = [
             {

