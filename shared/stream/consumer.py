@@ -107,6 +107,7 @@ class StreamConsumer:
         self._level_at: dict[Slot, datetime] = {}
         self._swept_at = 0.0
         self._began_at = 0.0
+        self._behind = False
         self._interval_seconds = batch_interval_ms / 1000
         self._sweeps = 0
 
@@ -162,8 +163,10 @@ class StreamConsumer:
         if not self._claims:
             await asyncio.sleep(self._settings.batch_wait_ms / 1000)
             return
-        # Some milliseconds between batches save most of their cost at middling rates; in an idle system nothing waits.
-        await asyncio.sleep(self._interval_seconds - (time.monotonic() - self._began_at))
+        # Some milliseconds between batches save most of their cost at middling rates; in an idle system nothing waits,
+        # nor does one that is behind.
+        if not self._behind:
+            await asyncio.sleep(self._interval_seconds - (time.monotonic() - self._began_at))
         slots = [TopicPartition(*slot) for slot in self._claims]
         fetched = await self._consumer.getmany(
             *slots, timeout_ms=self._settings.batch_wait_ms, max_records=self._settings.batch_records_max
@@ -173,6 +176,7 @@ class StreamConsumer:
                 self._began_at = time.monotonic()
                 self._heard_at = time.monotonic()
                 records = _in_order(fetched)
+                self._behind = len(records) >= self._settings.batch_records_max
                 await self._with_patience(lambda: self._process(records))
             if time.monotonic() - self._swept_at >= self._settings.sweep_seconds:
                 await self._with_patience(self._sweep)

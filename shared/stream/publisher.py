@@ -27,7 +27,7 @@ _Record = tuple[bytes | None, bytes | None, Headers]
 _BATCH_BYTES_MAX = 900_000  # below the broker's 1 MiB, above the largest value that is accepted
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=8_192)
 def _hash(key: bytes) -> int:
     return int(murmur2(key)) & 0x7FFFFFFF
 
