@@ -23,7 +23,7 @@ from deploy.local.system import LocalSystem
 from deploy.traffic.scenario import Scenario
 from deploy.verifier import NotDrainedError, Target
 
-INMAILS_DEFAULT: Final = 3_000
+INMAILS_DEFAULT: Final = 2_400
 INMAILS_MAX: Final = 200_000
 SEED_DEFAULT: Final = 1
 RATE_DEFAULT: Final = 2_500.0
