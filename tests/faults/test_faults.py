@@ -1,7 +1,7 @@
 """Services, broker and database die under load: the verifier of the demo finds nothing lost and nothing doubled."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -9,12 +9,15 @@ import asyncpg
 import httpx
 import pytest
 
+from deploy.local.kafka import EmbeddedKafka
 from deploy.local.ports import free_port
+from deploy.local.postgres import EmbeddedPostgres
 from deploy.local.stack import LocalStack
 from deploy.local.supervisor import Child, RestartPolicy, State
 from deploy.local.system import LocalSystem
 from deploy.traffic.expectation import Expectation
 from deploy.traffic.publisher import publish
+from deploy.traffic.records import Record
 from deploy.traffic.scenario import Scenario
 from deploy.verifier import Target, drained, observe, verify
 from shared.migrate import SERVICES as SCHEMA_OWNERS
@@ -22,7 +25,6 @@ from shared.migrate import SERVICES as SCHEMA_OWNERS
 KILLS = 5
 INMAILS = 900
 ZOMBIE_INMAILS = 300
-RECORDS_PER_SECOND = 40.0
 REST_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.05
 # The shortest session that the broker allows, and limits below it, so that a frozen owner is replaced soon.
@@ -33,6 +35,8 @@ SETTINGS = {
     "INMAIL_IDLE_IN_TRANSACTION_TIMEOUT_MS": "3000",
     "INMAIL_LOCK_TIMEOUT_MS": "5000",
 }
+
+Blow = Callable[[], Awaitable[None]]
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -48,10 +52,17 @@ def scenario(inmails: int) -> Scenario:
     return Scenario.make(seed=7, inmails=inmails, until=datetime.now(UTC).replace(microsecond=0))
 
 
-async def play(target: Target, played: Scenario, *, records_per_second: float | None) -> None:
-    """Publish as the demo does, wave after wave, each when the one before has come to rest."""
+async def play(target: Target, played: Scenario, blows: Sequence[Blow] = ()) -> None:
+    """Publish as the demo does, wave after wave, each when the one before has come to rest.
+
+    The conversations come in as many parts as there are blows, and each blow falls while its part is being worked on.
+    """
     for wave in played.waves:
-        await publish(target.kafka, wave.records, records_per_second=records_per_second)
+        parts = max(1, len(blows) if wave.name == "conversations" else 1)
+        for number in range(parts):
+            await publish(target.kafka, part_of(wave.records, number, parts))
+            if parts > 1:
+                await blows[number]()
         await drained(target, seconds_max=REST_SECONDS_MAX)
 
 
@@ -64,21 +75,31 @@ async def broken_lines(target: Target, played: Scenario) -> list[str]:
     ]
 
 
-async def kill_again_and_again(system: LocalSystem) -> None:
+def part_of(records: Sequence[Record], number: int, parts: int) -> Sequence[Record]:
+    """One of so many parts that follow each other."""
+    return records[len(records) * number // parts : len(records) * (number + 1) // parts]
+
+
+def blows_to(system: LocalSystem) -> list[Blow]:
     """Kill each service `KILLS` times, and between the rounds the broker and the database once."""
-    children = system.stack.supervisor.children
     assert system.stack.kafka is not None
     assert system.stack.postgres is not None
-    for kill in range(1, KILLS + 1):
-        for name in SCHEMA_OWNERS:
-            await system.stack.supervisor.kill(name)
-            await until(partial(has_restarted, children[name], kill))
-        if kill == 2:
-            await system.stack.kafka.kill()
-            await system.stack.kafka.restart()
-        if kill == 3:
-            await system.stack.postgres.kill()
-            await system.stack.postgres.restart()
+    rounds: list[list[Blow]] = [
+        [partial(kill_service, system, name, times) for name in SCHEMA_OWNERS] for times in range(1, KILLS + 1)
+    ]
+    rounds[1].append(partial(kill_server, system.stack.kafka))
+    rounds[2].append(partial(kill_server, system.stack.postgres))
+    return [blow for blows in rounds for blow in blows]
+
+
+async def kill_service(system: LocalSystem, name: str, times: int) -> None:
+    await system.stack.supervisor.kill(name)
+    await until(partial(has_restarted, system.stack.supervisor.children[name], times))
+
+
+async def kill_server(server: EmbeddedKafka | EmbeddedPostgres) -> None:
+    await server.kill()
+    await server.restart()
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -90,10 +111,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 async def test_kills_under_load_lose_nothing_and_double_nothing(system: LocalSystem) -> None:
     target, played = Target.of(system), scenario(INMAILS)
-    playing = asyncio.create_task(play(target, played, records_per_second=RECORDS_PER_SECOND))
-    await kill_again_and_again(system)
-    assert not playing.done(), "the kills must fall into the traffic"
-    await playing
+    await play(target, played, blows_to(system))
     assert [child.restarts_total for name, child in system.stack.supervisor.children.items()] == [KILLS] * 5
     assert await broken_lines(target, played) == []
 
@@ -110,7 +128,7 @@ async def test_a_zombie_is_rejected_by_the_fence(system: LocalSystem) -> None:
     admin = await asyncpg.connect(system.stack.postgres_dsn)
     async with admin.transaction():
         await admin.execute("LOCK TABLE ingestion.thread IN ACCESS EXCLUSIVE MODE")
-        playing = asyncio.create_task(play(target, played, records_per_second=None))
+        playing = asyncio.create_task(play(target, played))
         await until(partial(waits_for_a_lock, system.stack.postgres_dsn, "inmail-ingestion-0"))
         supervisor.pause("ingestion")
     await supervisor.start(system.spec_of("ingestion", name="successor", port=free_port(), instance="1"))
