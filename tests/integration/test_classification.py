@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from services.classification.api import BODY_BYTES_MAX, TEXTS_MAX
-from services.classification.model.classifier import Classifier
+from services.classification.model.classifier import OUTCOME_OF_LABEL, Classifier
 from services.classification.service import SPEC, TEXTS_PER_TURN_MAX
 from shared.events import (
     Candidate,
@@ -174,7 +174,10 @@ async def test_more_texts_than_are_classified_in_one_turn(harness: Harness) -> N
     count = 2 * TEXTS_PER_TURN_MAX + 1
     asked = [request(1, f"{NO} {i}" if i % 2 else f"{YES} {i}", thread=f"t{i}") for i in range(count)]
     given = await harness.feed(CLASSIFICATION_REQUESTS, *asked)
-    assert [each.data.outcome for each in given] == ["declined" if i % 2 else "accepted" for i in range(count)]
+    # Each text's own answer: what the model makes of a number behind the words is not this test's matter.
+    alone = [OUTCOME_OF_LABEL[Classifier.load().classify([each.data.text])[0].label] for each in asked]
+    assert [each.data.outcome for each in given] == alone
+    assert set(alone) == {"accepted", "declined"}
 
 
 async def test_no_words_are_kept(harness: Harness) -> None:
