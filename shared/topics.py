@@ -40,6 +40,8 @@ RETENTION_UNLIMITED_MS: Final = -1
 UPSTREAM_VALUE_BYTES_MAX: Final = 256 * 1024
 # An event caused by the largest upstream event repeats its text and adds fields, so what services write may be larger.
 DERIVED_VALUE_BYTES_MAX: Final = 512 * 1024
+# What is compressed below a topic's limit may be far above it once it is read; up to here it is kept as it was.
+DEAD_LETTER_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Topic:
     @property
     def value_bytes_max(self) -> int:
         """The largest value, in bytes, that a reader of this topic accepts."""
+        if not self.types:
+            return DEAD_LETTER_BYTES_MAX
         return UPSTREAM_VALUE_BYTES_MAX if self.upstream else DERIVED_VALUE_BYTES_MAX
 
 

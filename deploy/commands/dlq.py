@@ -15,8 +15,8 @@ from rich.table import Table
 from deploy.commands.stack import kafka_address, kafka_option
 from deploy.commands.terminal import output
 from deploy.local.servers import reaching
-from shared.stream.records import REDRIVE_HEADER
-from shared.topics import SERVICES, dead_letters
+from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER
+from shared.topics import DEAD_LETTER_BYTES_MAX, SERVICES, dead_letters
 
 _POLL_MS = 200
 _SHOWN_BYTES_MAX = 2_000
@@ -38,6 +38,11 @@ class Letter:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether it holds the original record, which was not too large for a letter."""
+        return LEFT_OUT_HEADER not in dict(self.headers)
 
 
 service_option = click.option("--service", type=click.Choice(SERVICES), help="Only the dead letters of this service.")
@@ -100,6 +105,9 @@ def show_letter(*, service: str, number: int, as_json: bool, kafka: str | None) 
     click.echo(f"from {letter.topic}[{letter.partition}]@{letter.offset}, first seen {letter.first_seen}")
     click.echo(f"key   {letter.key!r}")
     value = letter.value
+    if not letter.complete:
+        click.echo("value left where it came from: too large for a dead letter")
+        return
     if value is None:
         click.echo("value none")
         return
@@ -138,11 +146,18 @@ def redrive_letters(
 async def _redrive(
     bootstrap: str, service: str | None, reason: str | None, numbers: Sequence[int], *, dry_run: bool
 ) -> list[Letter]:
-    letters = [x for x in await _read(bootstrap, service, reason) if not numbers or x.number in numbers]
+    letters = [
+        x for x in await _read(bootstrap, service, reason) if x.complete and (not numbers or x.number in numbers)
+    ]
     if dry_run or not letters:
         return letters
     producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap, client_id="inmail-dlq-redrive", acks="all", enable_idempotence=True
+        bootstrap_servers=bootstrap,
+        client_id="inmail-dlq-redrive",
+        acks="all",
+        enable_idempotence=True,
+        compression_type="gzip",  # what is larger than its topic takes came in compressed
+        max_request_size=2 * DEAD_LETTER_BYTES_MAX,
     )
     try:
         await producer.start()

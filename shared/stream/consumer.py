@@ -144,17 +144,37 @@ class StreamConsumer:
 
         """
         self._consumer.subscribe(self._topics, listener=_Listener(self))
-        await self._consumer.start()
         try:
+            await self._consumer.start()
             while not self._stopping.is_set():
                 self._publisher.check()
                 self._progress()
                 await self._turn()
             await self._finish()
         finally:
-            with contextlib.suppress(TimeoutError):
+            await self._close()
+
+    async def _close(self) -> None:
+        """Close the consumer whatever state it is in.
+
+        With the broker away, aiokafka's `stop` raises the CancelledError of its own tasks, which is no request to end:
+        first of the heartbeat, then of a fetch. Each call gets further; the connections are left to the last step.
+        """
+        # Private names, as `stop` has no other way to go on where it stopped.
+        for step in (self._consumer.stop, self._consumer.stop, self._consumer._client.close):  # noqa: SLF001
+            self._consumer._closed = False  # noqa: SLF001
+            try:
                 async with asyncio.timeout(self._settings.drain_seconds_max):
-                    await self._consumer.stop()
+                    await step()
+            except asyncio.CancelledError:
+                this = asyncio.current_task()
+                if this is not None and this.cancelling():
+                    raise
+            except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
+                logger.warning("the old consumer did not close cleanly: %s", type(error).__name__)
+            else:
+                break
+        self._consumer._closed = True  # noqa: SLF001
 
     async def _turn(self) -> None:
         if self._wanted is not None:
@@ -268,7 +288,12 @@ class StreamConsumer:
 
         async def attempt() -> None:
             self._health.turned()  # alive, and a restart would not help; but it is not getting on: no `_progress`
-            await step()
+            try:
+                await step()
+            except Exception as error:
+                if is_fault(error):
+                    self._health.waiting_for = "Postgres"
+                raise
 
         await retry_until(
             attempt,
@@ -277,6 +302,8 @@ class StreamConsumer:
             retriable=is_fault,
             stopping=self._stopping.is_set,
         )
+        if self._health.waiting_for == "Postgres":
+            self._health.waiting_for = None
 
     def _progress(self) -> None:
         self._health.turned()

@@ -6,7 +6,8 @@ import asyncpg
 
 from shared.events.times import format_instant
 from shared.stream.effects import DeadLetter
-from shared.stream.records import REDRIVE_HEADER, Position
+from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, Position
+from shared.topics import DEAD_LETTER_BYTES_MAX
 
 _INSERT = """
 INSERT INTO dead_letter (identity, content_hash, reason, topic, partition, "offset", first_seen)
@@ -49,16 +50,22 @@ async def revive(tx: asyncpg.Connection, identities: Sequence[tuple[bytes, bytes
         await tx.execute(_REVIVE, [i for i, _ in identities], [h for _, h in identities])
 
 
-def dead_letter_headers(dead: DeadLetter) -> list[Header]:
-    """The original headers, which a redrive needs, and why and where the record failed."""
-    position = dead.record.position
-    original = [h for h in dead.record.headers if h[0] != REDRIVE_HEADER and not h[0].startswith("dlq-")]
-    return [
-        *original,
+def dead_letter_record(dead: DeadLetter) -> tuple[bytes | None, bytes | None, list[Header]]:
+    """Key, value and headers of the published letter: the original ones, which a redrive needs, and why and where.
+
+    A record larger than a dead letter may be (it came compressed) stays where it is, and the letter says so.
+    """
+    record = dead.record
+    headers = [h for h in record.headers if h[0] != REDRIVE_HEADER and not h[0].startswith("dlq-")]
+    said = [
         ("dlq-reason", dead.reason.encode()),
         ("dlq-detail", dead.detail.encode()),
-        ("dlq-topic", position.topic.encode()),
-        ("dlq-partition", str(position.partition).encode()),
-        ("dlq-offset", str(position.offset).encode()),
-        ("dlq-first-seen", format_instant(dead.record.timestamp).encode()),
+        ("dlq-topic", record.position.topic.encode()),
+        ("dlq-partition", str(record.position.partition).encode()),
+        ("dlq-offset", str(record.position.offset).encode()),
+        ("dlq-first-seen", format_instant(record.timestamp).encode()),
     ]
+    sizes = [len(record.key or b""), len(record.value or b""), *(len(name) + len(text) for name, text in headers)]
+    if sum(sizes) > DEAD_LETTER_BYTES_MAX:
+        return None, None, [*said, (LEFT_OUT_HEADER, str(sum(sizes)).encode())]
+    return record.key, record.value, [*headers, *said]

@@ -170,8 +170,9 @@ class Processor:
         self, items: Sequence[Decoded], claims: Mapping[TopicPartition, Claim], *, attempt: int
     ) -> list[Outcome]:
         """One transaction; after a failure of the data, halves, down to the record that fails alone."""
+        batch = self._batch(items, claims)
         try:
-            return [await self._commit(self._batch(items, claims))]
+            outcome = await self._transact(batch)
         except BatchCutError as cut:
             first, second = items[: cut.index], items[cut.index :]
         except FenceRejectedError:
@@ -189,6 +190,9 @@ class Processor:
             if len(items) == 1:
                 return await self._alone(items[0], claims, attempt=attempt, error=error)
             first, second = items[: len(items) // 2], items[len(items) // 2 :]
+        else:
+            await self._hand_over(batch, outcome)
+            return [outcome]
         return await self._attempt(first, claims, attempt=1) + await self._attempt(second, claims, attempt=1)
 
     async def _alone(
@@ -203,6 +207,11 @@ class Processor:
     # One transaction
 
     async def _commit(self, batch: Batch) -> Outcome:
+        outcome = await self._transact(batch)
+        await self._hand_over(batch, outcome)
+        return outcome
+
+    async def _transact(self, batch: Batch) -> Outcome:
         started = time.perf_counter()
         sent: list[int] = []
         if not batch.items or len(self._sent) >= _DELETE_ROWS_MIN:  # small batches leave it to the sweep
@@ -222,8 +231,11 @@ class Processor:
             move.claim.next_offset = move.next_offset
             move.claim.newest_timestamp = move.newest_timestamp
         self._observe(batch, outcome, time.perf_counter() - started)
-        await self._publish(Publication(outcome.rows, [move.claim for move in batch.moves]))
         return outcome
+
+    async def _hand_over(self, batch: Batch, outcome: Outcome) -> None:
+        """Publish what has been committed: a failure here is the broker's, and no record is to blame."""
+        await self._publish(Publication(outcome.rows, [move.claim for move in batch.moves]))
 
     async def _apply(self, tx: asyncpg.Connection, batch: Batch) -> Outcome:
         effects = Effects(self._service)
@@ -325,9 +337,7 @@ class Processor:
             by_source.setdefault((d.record.position.topic, d.record.position.partition), []).append(d)
         topic = dead_letter_topic(self._service)
         return [
-            await outbox.store_raw(
-                tx, source, topic, [(d.record.key, d.record.value, dead_letters.dead_letter_headers(d)) for d in group]
-            )
+            await outbox.store_raw(tx, source, topic, [dead_letters.dead_letter_record(d) for d in group])
             for source, group in by_source.items()
         ]
 

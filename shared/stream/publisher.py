@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _Record = tuple[bytes | None, bytes | None, Headers]
 
-_BATCH_BYTES_MAX = 900_000  # below the broker's 1 MiB, above the largest value that is accepted
+_BATCH_BYTES_MAX = 900_000  # below the topics' 1 MiB; a dead letter beyond it is a batch of its own
 
 
 @lru_cache(maxsize=8_192)

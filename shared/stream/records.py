@@ -12,6 +12,7 @@ D_co = TypeVar("D_co", bound=EventData, covariant=True)
 Headers = Sequence[tuple[str, bytes]]
 
 REDRIVE_HEADER = "dlq-redrive"
+LEFT_OUT_HEADER = "dlq-left-out-bytes"
 
 
 class Position(NamedTuple):

@@ -153,7 +153,30 @@ class ServiceProcess:
         publisher = Publisher(
             resources.pool, self.settings, consumer=self.spec.name, fence_rejections=self.metrics.fence_rejections
         )
-        self.processor = Processor(
+        try:
+            await publisher.start()
+            if self.stopping.is_set():
+                return
+            resources.publisher = publisher
+            self.processor = self._processor_of(resources, handler, publisher)
+            self.consumer = StreamConsumer(
+                service=self.spec.name,
+                topics=[read.topic for read in self.spec.reads],
+                processor=self.processor,
+                publisher=publisher,
+                pool=resources.pool,
+                settings=self.settings,
+                metrics=self.metrics,
+                health=self.health,
+                batch_interval_ms=self.spec.batch_interval_ms,
+            )
+            await self.consumer.run()
+        finally:
+            resources.publisher = None
+            await publisher.stop()
+
+    def _processor_of(self, resources: Resources, handler: Handler, publisher: Publisher) -> Processor:
+        return Processor(
             service=self.spec.name,
             reads=self.spec.reads,
             handler=handler,
@@ -162,25 +185,6 @@ class ServiceProcess:
             metrics=self.metrics,
             publish=publisher.put,
         )
-        self.consumer = StreamConsumer(
-            service=self.spec.name,
-            topics=[read.topic for read in self.spec.reads],
-            processor=self.processor,
-            publisher=publisher,
-            pool=resources.pool,
-            settings=self.settings,
-            metrics=self.metrics,
-            health=self.health,
-            batch_interval_ms=self.spec.batch_interval_ms,
-        )
-        try:
-            await publisher.start()
-            resources.publisher = publisher
-            if not self.stopping.is_set():
-                await self.consumer.run()
-        finally:
-            resources.publisher = None
-            await publisher.stop()
 
     async def _connect(self) -> asyncpg.Pool:
         self.health.turned()

@@ -135,9 +135,11 @@ async def test_the_database_goes_and_comes_under_a_running_service(system: Local
     await POSTGRES.at(system).stop()
     await publish(kafka, MESSAGING_EVENTS, inmails("meanwhile"))
     await until(partial(has_logged, child, POSTGRES.logged, times=waited + 1))
+    await until(partial(waits_for, port, POSTGRES))
     assert (await ask(port, "/healthz"))[0] == httpx.codes.OK
 
     await POSTGRES.at(system).start()
+    await until(partial(is_ready, port))
     await publish(kafka, MESSAGING_EVENTS, inmails("afterwards"))
     # Of each InMail the conversation says its status and who is told.
     said = await read(kafka, CONVERSATION_EVENTS, count=2 * 3 * INMAILS)

@@ -31,6 +31,7 @@ POLL_MS = 100
 RESULTS = {MESSAGING_EVENTS: (CONVERSATION_EVENTS, 2), CONTRACT_EVENTS: (CREDIT_EVENTS, 1)}
 DLQ_HEADERS = {"dlq-reason", "dlq-detail", "dlq-topic", "dlq-partition", "dlq-offset", "dlq-first-seen"}
 TOO_LARGE_BYTES = 300 * 1024
+MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,30 @@ async def test_on_the_broker_everything_bad_arrives_once_and_the_process_goes_on
     assert found == sorted((reason, key or b"", value or b"") for _, reason, (key, value) in bad(case))
     assert {name for r in letters for name, _ in r.headers} == DLQ_HEADERS
     assert {e.causeid for e in done} == {event.id for event in good}
+
+
+async def test_what_grows_beyond_its_topics_limit_when_read_is_kept_or_named_and_nothing_is_stuck(
+    broker: str, database: str
+) -> None:
+    settings = Settings(kafka_bootstrap=broker, postgres_dsn=as_service(database, INGESTION.name))
+    process = ServiceProcess(INGESTION, settings, Metrics(INGESTION.name), Health(settings.progress_seconds_max))
+    working = asyncio.create_task(process.run())
+    good = SENT.good("behind the large ones")
+    kept, left = b"x" * 3 * MIB, b"y" * 6 * MIB
+    async with AIOKafkaProducer(
+        bootstrap_servers=broker, compression_type="gzip", max_request_size=8 * MIB, max_batch_size=MIB
+    ) as producer:
+        for value in (kept, left, encode(good)):
+            await producer.send_and_wait(MESSAGING_EVENTS, key=good.subject.encode(), value=value)
+    letters = await read_raw(broker, dead_letters(INGESTION.name), count=2)
+    done = await read(broker, CONVERSATION_EVENTS, count=2)
+    assert not working.done()
+    process.stop()
+    await working
+    assert {e.causeid for e in done} == {good.id}
+    assert [(r.value, dict(r.headers)["dlq-reason"]) for r in letters] == [(kept, b"TOO_LARGE"), (None, b"TOO_LARGE")]
+    assert int(dict(letters[1].headers)["dlq-left-out-bytes"]) > len(left)
+    assert "dlq-offset" in dict(letters[1].headers)
 
 
 async def read_raw(bootstrap: str, topic: str, *, count: int) -> list[ConsumerRecord]:

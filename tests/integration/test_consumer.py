@@ -10,6 +10,9 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer
 
+from deploy.local.stack import LocalStack
+from deploy.local.variables import POSTGRES_VARIABLE
+from deploy.topics import create_topics
 from shared.events import ReplyDraftChangedV1, encode
 from shared.health import Health
 from shared.metrics import Metrics
@@ -24,6 +27,7 @@ from shared.stream.publisher import Publisher
 from shared.stream.records import AnyIncoming, Position, RawRecord
 from shared.stream.service import Resources, ServiceProcess, ServiceSpec
 from shared.testing import builders
+from shared.testing.databases import Databases
 from shared.testing.harness import Harness
 from shared.testing.topics import publish, read
 from shared.topics import CONVERSATION_EVENTS, MESSAGING_EVENTS
@@ -207,3 +211,24 @@ def _keep(held_back: list[Publication]) -> Callable[[Publication], Awaitable[Non
         held_back.append(publication)
 
     return publish_later
+
+
+async def test_a_broker_away_for_longer_than_any_request_waits_ends_no_service(databases: Databases) -> None:
+    dsn = await databases.create()
+    async with LocalStack(environ={POSTGRES_VARIABLE: "none"}) as stack:
+        kafka = stack.kafka
+        assert kafka is not None
+        await create_topics(kafka.bootstrap)
+        settings = settings_for(kafka.bootstrap, dsn).model_copy(update={"request_timeout_ms": 1_000})
+        async with running(settings) as process:
+            await publish(kafka.bootstrap, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
+            await read(kafka.bootstrap, CONVERSATION_EVENTS, count=1)
+            await kafka.kill()
+            async with asyncio.timeout(60):
+                while process.health.waiting_for != "Kafka":  # noqa: ASYNC110  nothing else tells
+                    await asyncio.sleep(0.05)
+            await kafka.start()
+            await publish(kafka.bootstrap, MESSAGING_EVENTS, [builders.reply(reply_id="r2")])
+            forwarded = await read(kafka.bootstrap, CONVERSATION_EVENTS, count=2)
+    assert len({e.id for e in forwarded}) == 2
+    await databases.drop(dsn)

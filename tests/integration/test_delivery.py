@@ -7,11 +7,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+from aiokafka.errors import KafkaTimeoutError
 
 from shared.events import Event, ReplySentV1, encode
 from shared.postgres import acquire
 from shared.stream.effects import Effects
 from shared.stream.offsets import Claim, FenceRejectedError, RetentionPassedError, claim
+from shared.stream.outbox import Publication
 from shared.stream.parking import load_parked
 from shared.stream.processor import Read
 from shared.stream.records import REDRIVE_HEADER, AnyIncoming, Position, RawRecord
@@ -198,6 +200,19 @@ async def test_poison_alone_becomes_a_dead_letter(harness: Harness) -> None:
     assert [(d.reason, d.record.position.offset) for d in harness.dead] == [("PROCESSING_FAILED", 5)]
     assert handler_of(harness).batches.count(1) >= 3
     assert harness.claims[MESSAGING_EVENTS, 0].next_offset == 12
+
+
+async def test_a_failure_to_publish_blames_no_record(harness: Harness) -> None:
+    async def fail(_: Publication) -> None:
+        raise KafkaTimeoutError
+
+    publish, harness.processor._publish = harness.processor._publish, fail
+    with pytest.raises(KafkaTimeoutError):
+        await harness.feed(MESSAGING_EVENTS, reply("a"), reply("b"), reply("c"))
+    harness.processor._publish = publish
+    await harness.feed(MESSAGING_EVENTS, reply("d"))
+    assert handler_of(harness).seen == ["a", "b", "c", "d"]
+    assert await harness.fetch("SELECT * FROM dead_letter") == []
 
 
 async def test_r22_a_time_ahead_of_the_broker_is_a_dead_letter(harness: Harness) -> None:

@@ -158,7 +158,8 @@ class Classifier:
         sure = np.maximum(decline, 1 - decline) >= limits.words_confidence_min
         asked = np.flatnonzero(spoken & ~(sure & (known_share(found, weights) >= limits.known_words_min)))
         if len(asked):
-            meant = meanings([cleaned[number] for number in asked.tolist()]) @ weights.meaning
+            # Not a matrix product, whose order of additions depends on the number of rows.
+            meant = (meanings([cleaned[number] for number in asked.tolist()]) * weights.meaning).sum(axis=1)
             together = meant + weights.meaning_score * scores[asked] + weights.meaning_bias
             decline[asked] = probability(together, limits.meaning_calibration)
         return decline

