@@ -10,15 +10,10 @@ import orjson
 from services.notification.domain import Assignment, Audience, Deferred, Newest, Preferences, Seats, Thread
 from services.notification.quiet_hours import QuietHours
 
-# Rows are made first, so that a thread's very first batch is under its lock like all others; both steps go in key
-# order, so that two transactions cannot deadlock.
-_CLAIM = """
-INSERT INTO thread (thread_id) SELECT * FROM unnest($1::text[]) ON CONFLICT DO NOTHING RETURNING thread_id
-"""
-
+# The partition's owner alone writes these rows: the fence has locked out every other, so no row lock is needed. A dry
+# run may write beside it, and is rolled back: hence the key order, so that the two cannot deadlock.
 _THREADS = """
-SELECT thread_id, thread_version, outcome_version, notified, holding
-FROM thread WHERE thread_id = ANY($1::text[]) ORDER BY thread_id FOR UPDATE
+SELECT thread_id, thread_version, outcome_version, notified, holding FROM thread WHERE thread_id = ANY($1::text[])
 """
 
 _AUDIENCES = """
@@ -53,11 +48,11 @@ FROM unnest($1::text[], $2::timestamptz[]) AS n (thread_id, earliest), LATERAL (
 _MADE = "SELECT thread_id, notification_id FROM notification_request WHERE notification_id = ANY($1::uuid[])"
 
 _SAVE_THREADS = """
-UPDATE thread t
-SET thread_version = n.thread_version, outcome_version = n.outcome_version, notified = n.notified, holding = n.holding
-FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::boolean[])
-    AS n (thread_id, thread_version, outcome_version, notified, holding)
-WHERE t.thread_id = n.thread_id
+INSERT INTO thread (thread_id, thread_version, outcome_version, notified, holding)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::boolean[])
+ON CONFLICT (thread_id) DO UPDATE
+SET thread_version = excluded.thread_version, outcome_version = excluded.outcome_version,
+    notified = excluded.notified, holding = excluded.holding
 """
 
 # `unnest` has no form that keeps arrays whole, so followers come as one JSON text per audience.
@@ -111,15 +106,12 @@ class RequestRow(NamedTuple):
 
 
 async def load_threads(tx: asyncpg.Connection, thread_ids: Iterable[str]) -> dict[str, Thread]:
-    """Give threads and lock them until the transaction ends; one never seen before comes empty."""
+    """Give threads, in key order; one never seen before comes empty."""
     keys = sorted(thread_ids)
     if not keys:
         return {}
-    threads = {row["thread_id"]: Thread(row["thread_id"]) for row in await tx.fetch(_CLAIM, keys)}
-    known = [key for key in keys if key not in threads]
-    if known:
-        threads |= {row["thread_id"]: Thread(*row) for row in await tx.fetch(_THREADS, known)}
-    return threads
+    known = {row["thread_id"]: Thread(*row) for row in await tx.fetch(_THREADS, keys)}
+    return {key: known.get(key) or Thread(key) for key in keys}
 
 
 async def load_audiences(tx: asyncpg.Connection, threads: Iterable[Thread]) -> None:

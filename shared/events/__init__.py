@@ -32,14 +32,13 @@ from shared.events.conversation import (
 )
 from shared.events.credit import Balance, CreditDeniedV1, CreditPostedV1, DenialReason, LedgerKind
 from shared.events.envelope import (
+    Cause,
     content_hash,
     decode,
     derive,
     derived_id,
     encode,
-    encode_data,
     key_of,
-    rekey,
     source_of,
     time_of,
 )
@@ -89,6 +88,7 @@ __all__ = [
     "Balance",
     "Candidate",
     "CandidateErasedV1",
+    "Cause",
     "Channel",
     "Choice",
     "ClassificationRequestedV1",
@@ -156,13 +156,11 @@ __all__ = [
     "derive",
     "derived_id",
     "encode",
-    "encode_data",
     "epoch_milliseconds",
     "format_instant",
     "from_epoch_milliseconds",
     "key_of",
     "parse_instant",
-    "rekey",
     "source_of",
     "time_of",
     "to_instant",

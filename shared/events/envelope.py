@@ -5,6 +5,7 @@ fails there, or looks suspicious, goes the slow way (`shared.events.diagnosis`),
 can still be read.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha1
 from typing import Any, Final, TypeVar
@@ -22,19 +23,18 @@ from shared.events.event import (
     Event,
     Headers,
 )
-from shared.events.readers import assemble, form_of, mismatches, reader_of
+from shared.events.readers import Form, assemble, form_of, mismatches, reader_of
 from shared.events.times import format_instant, to_instant
 
 __all__ = [
     "STRUCTURED_HEADERS",
+    "Cause",
     "content_hash",
     "decode",
     "derive",
     "derived_id",
     "encode",
-    "encode_data",
     "key_of",
-    "rekey",
     "source_of",
     "time_of",
 ]
@@ -89,9 +89,7 @@ def decode(value: bytes | None, *, key: bytes | None, headers: Headers, topic: s
 def derived_id(cause_source: str, cause_id: str, type_name: str, index: int) -> str:
     """Return the id, a UUID of version 5, of the event that this cause brings about: the same on every run."""
     # As JSON, so that no two causes spell the same name. The UUID class would cost as much as the rest of `derive`.
-    name = orjson.dumps((cause_source, cause_id, type_name, index))
-    text = sha1(_DERIVED_IDS + name, usedforsecurity=False).hexdigest()
-    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
+    return _id_of(_DERIVED_IDS + orjson.dumps((cause_source, cause_id, type_name, index)))
 
 
 def derive(
@@ -112,15 +110,12 @@ def derive(
     `ValueError` where `at` and the data's own time differ, for no reader would take the event.
     """
     form = form_of(type(data), topic)
-    time = to_instant(at) if form.time_of is None else form.time_of(data)
-    if time is not at and time != to_instant(at):
-        raise ValueError(f"{data.type}: the event time must be the instant of its {data.time_field}")
     return Event(
         derived_id(cause.source, cause.id, data.type, index),
         source,
         data.type,
         form.key_of(data),
-        time,
+        _time(data, form, at),
         data,
         cause.traceparent,
         cause.id,
@@ -130,30 +125,8 @@ def derive(
     )
 
 
-def rekey(event: Event[D], topic: str) -> Event[D]:
-    """Make the same event as it goes to another topic: only the subject may differ."""
-    return Event(
-        event.id,
-        event.source,
-        event.type,
-        form_of(type(event.data), topic).key_of(event.data),
-        event.time,
-        event.data,
-        event.traceparent,
-        event.causeid,
-        event.causesource,
-        event.rootid,
-        event.receivedtime,
-    )
-
-
-def encode_data(data: EventData) -> orjson.Fragment:
-    """Write the data of an event, which `encode` takes instead of writing it once per topic."""
-    return orjson.Fragment(orjson.dumps(plain(data), default=default, option=orjson.OPT_PASSTHROUGH_DATETIME))
-
-
-def encode(event: Event[EventData], data: orjson.Fragment | None = None) -> bytes:
-    """Write an event in structured mode, without nulls; `data` is the event's, where it is written already.
+def encode(event: Event[EventData]) -> bytes:
+    """Write an event in structured mode, without nulls.
 
     Raise `ValueError` for NUL characters, which no reader would take.
     """
@@ -176,8 +149,74 @@ def encode(event: Event[EventData], data: orjson.Fragment | None = None) -> byte
         envelope["rootid"] = event.rootid
     if event.receivedtime is not None:
         envelope["receivedtime"] = format_instant(event.receivedtime)
-    envelope["data"] = plain(event.data) if data is None else data
-    value = orjson.dumps(envelope, default=default, option=orjson.OPT_PASSTHROUGH_DATETIME)
+    envelope["data"] = plain(event.data)
+    return _without_nul(_dumps(envelope))
+
+
+class Cause:
+    """An event as the cause of others. `write` gives the bytes of `encode(derive(...))`, without the steps between.
+
+    What all that it brings about have in common is written once, and so are data that go to several topics.
+    """
+
+    __slots__ = ("_common", "_ids", "_source")
+
+    def __init__(self, event: Event[EventData], *, source: str, received: datetime) -> None:
+        common = {
+            "datacontenttype": DATA_CONTENT_TYPE,
+            "traceparent": event.traceparent,
+            "causeid": event.id,
+            "causesource": event.source,
+            "rootid": event.rootid or event.id,
+            "receivedtime": format_instant(event.receivedtime or to_instant(received)),
+        }
+        if event.traceparent is None:
+            del common["traceparent"]
+        self._common = orjson.dumps(common)[1:-1]
+        self._ids = _DERIVED_IDS + orjson.dumps((event.source, event.id))[:-1]
+        self._source = orjson.dumps(source)
+
+    def write(
+        self, data: EventData, *, at: datetime, index: int = 0, topics: Sequence[str]
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the key and the value of the event on each topic; raise `ValueError` where no reader would take it."""
+        kind = type(data)
+        name, form = data.type, form_of(kind, topics[0])
+        event_id = _id_of(self._ids + f',"{name}",{index}]'.encode())
+        time, written = format_instant(_time(data, form, at)), _dumps(plain(data))
+        records = []
+        for topic in topics:
+            subject = form_of(kind, topic).key_of(data)
+            value = b'{"specversion":"1.0","id":"%b","source":%b,"type":"%b","subject":%b,"time":"%b",%b,"data":%b}' % (
+                event_id.encode(),
+                self._source,
+                name.encode(),
+                orjson.dumps(subject),
+                time.encode(),
+                self._common,
+                written,
+            )
+            records.append((subject.encode(), _without_nul(value)))
+        return records
+
+
+def _id_of(named: bytes) -> str:
+    text = sha1(named, usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
+
+
+def _time(data: EventData, form: Form, at: datetime) -> datetime:
+    time = to_instant(at) if form.time_of is None else form.time_of(data)
+    if time is not at and time != to_instant(at):
+        raise ValueError(f"{data.type}: the event time must be the instant of its {data.time_field}")
+    return time
+
+
+def _dumps(document: dict[str, Any]) -> bytes:
+    return orjson.dumps(document, default=default, option=orjson.OPT_PASSTHROUGH_DATETIME)
+
+
+def _without_nul(value: bytes) -> bytes:
     if _BACKSLASH in value and b"\\u0000" in value.replace(b"\\\\", b""):
-        raise ValueError(f"{event.type} {event.id}: holds a NUL character; refuse such text where it enters")
+        raise ValueError("the event holds a NUL character; refuse such text where it enters")
     return value

@@ -32,7 +32,7 @@ from shared.stream.records import Position, RawRecord
 
 logger = logging.getLogger(__name__)
 
-_FETCH_BYTES_MAX = 1_048_576
+_FETCH_BYTES_MAX = 262_144
 _PURGE_EVERY_SWEEPS = 60
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from prometheus_client import Counter as CounterMetric
 
-from shared.events import Event, EventData, derive, encode, encode_data, rekey, source_of
+from shared.events import STRUCTURED_HEADERS, Cause, Event, EventData, decode, source_of
 from shared.stream.records import AnyIncoming, Position, RawRecord
 
 
@@ -36,8 +36,8 @@ class Effects:
         self._source = source_of(service)
         self.outgoing: dict[tuple[str, int, str], OutboxRows] = {}
         self._lanes: dict[tuple[int, str], OutboxRows] = {}
-        self.emitted: list[tuple[str, Event[EventData], Position]] = []
-        """What was emitted: topic, event, and the position of its cause."""
+        self._emitted: list[tuple[str, bytes, bytes, Position]] = []
+        self._cause: AnyIncoming | None = None
         self.dead_letters: list[tuple[AnyIncoming, str, str]] = []
         self.parked: dict[Position, tuple[AnyIncoming, str]] = {}
         self.released: list[Position] = []
@@ -56,22 +56,30 @@ class Effects:
         at: datetime,
         index: int = 0,
         also: str | None = None,
-    ) -> Event[EventData]:
+    ) -> None:
         """Publish `data` once the batch is committed, on `topic` and under the same id `also` on another one.
 
         `at` is the instant the fact happened. `index` tells apart several events of one type with one cause; it must
         not depend on how records were batched.
         """
-        origin = replace(cause.event, receivedtime=None) if cause.redriven else cause.event
-        event = derive(origin, data, source=self._source, at=at, received=cause.timestamp, index=index, topic=topic)
-        if also is None:
-            self._add(topic, cause.position, event, encode(event))
-        else:
-            written = encode_data(data)
-            self._add(topic, cause.position, event, encode(event, written))
-            other = rekey(event, also)
-            self._add(also, cause.position, other, encode(other, written))
-        return event
+        if cause is not self._cause:
+            origin = replace(cause.event, receivedtime=None) if cause.redriven else cause.event
+            self._cause, self._writer = cause, Cause(origin, source=self._source, received=cause.timestamp)
+        topics = (topic,) if also is None else (topic, also)
+        records = self._writer.write(data, at=at, index=index, topics=topics)
+        for target, (key, payload) in zip(topics, records, strict=True):
+            rows = self._rows(cause.position, target)
+            rows.keys.append(key)
+            rows.payloads.append(payload)
+            self._emitted.append((target, key, payload, cause.position))
+
+    @property
+    def emitted(self) -> list[tuple[str, Event[EventData], Position]]:
+        """What was emitted, as its readers will read it: topic, event, and the position of its cause."""
+        return [
+            (topic, decode(payload, key=key, headers=STRUCTURED_HEADERS, topic=topic), position)
+            for topic, key, payload, position in self._emitted
+        ]
 
     def dead(self, incoming: AnyIncoming, reason: str, detail: str) -> None:
         """Give a record up, with its original bytes; its identity is free again."""
@@ -99,12 +107,6 @@ class Effects:
     def tally(self, counter: CounterMetric, amount: float = 1) -> None:
         """Raise a metric of the service's own once the batch is committed: retries and dry runs must not count."""
         self.tallies.append((counter, amount))
-
-    def _add(self, topic: str, source: Position, event: Event[EventData], payload: bytes) -> None:
-        rows = self._rows(source, topic)
-        rows.keys.append(event.subject.encode())
-        rows.payloads.append(payload)
-        self.emitted.append((topic, event, source))
 
     def _rows(self, source: Position, topic: str) -> OutboxRows:
         # Topics joined by key share the partition and its owner, and what they cause for a key leaves in one order: so

@@ -17,6 +17,7 @@ from shared.events import (
     CATALOGUE,
     STRUCTURED_HEADERS,
     Candidate,
+    Cause,
     Event,
     EventData,
     Headers,
@@ -732,6 +733,25 @@ def test_derived_ids_are_the_same_on_every_run_and_differ_by_what_tells_them_apa
 def test_a_derived_event_that_no_reader_would_take_is_not_made() -> None:
     with pytest.raises(ValueError, match="must be the instant of its at"):
         derive(SENT, fact(), source="/x", at=SENT.time + timedelta(milliseconds=1), received=RECEIVED)
+
+
+@pytest.mark.parametrize("cause", [SENT, replace(SENT, traceparent=TRACEPARENT), derived(index=1)])
+def test_a_cause_writes_what_derive_and_encode_would(cause: Event[EventData]) -> None:
+    topics = [CONVERSATION_EVENTS, ACCOUNTING_FACTS]
+    expected = [derived(cause, 3, topic) for topic in topics]
+    written = Cause(cause, source=source_of("ingestion"), received=RECEIVED).write(
+        fact(), at=SENT.time, index=3, topics=topics
+    )
+    assert written == [(event.subject.encode(), encode(event)) for event in expected]
+
+
+def test_a_cause_writes_nothing_that_no_reader_would_take() -> None:
+    cause = Cause(SENT, source="/x", received=RECEIVED)
+    with pytest.raises(ValueError, match="must be the instant of its at"):
+        cause.write(fact(), at=after(days=9), topics=[CONVERSATION_EVENTS])
+    named = fact().model_copy(update={"candidate": builders.ADA.model_copy(update={"name": "A\0da"})})
+    with pytest.raises(ValueError, match="NUL"):
+        cause.write(named, at=SENT.time, topics=[CONVERSATION_EVENTS])
 
 
 def test_encoded_form() -> None:
