@@ -8,7 +8,7 @@ waited for it are decided in their order of arrival before the next record.
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from services.credits.domain import (
     Contract,
@@ -123,21 +123,12 @@ class Book(Generic[R]):
         self.changed_seats: set[tuple[str, str]] = set()
         self.changed_inmails: set[str] = set()
         self.changed_periods: set[tuple[str, str]] = set()
-        self._rules: dict[type, Callable[[R, Any], None]] = {
-            InmailStatusChangedV1: self._take_fact,
-            ReplyRecordedV1: self._take_fact,
-            ContractStartedV1: self._take_start,
-            CreditsRefreshedV1: self._take_refresh,
-            ContractEndedV1: self._take_end,
-            SeatAssignedV1: self._take_seat,
-            SeatPreferencesSetV1: self._ignore,
-        }
 
     def take(self, records: Sequence[R]) -> None:
         """Decide records one after the other."""
         for record in records:
             data = record.event.data
-            self._rules[type(data)](record, data)
+            self._RULES[type(data)](self, record, data)
 
     @property
     def entries(self) -> list[Entry]:
@@ -217,3 +208,15 @@ class Book(Generic[R]):
 
     def _reconsider(self, key: str) -> None:
         self.take(self.waiting.pop(key, ()))
+
+    # Functions, not methods bound to a book: those would be a cycle, and keep the records of whole batches until the
+    # garbage is collected.
+    _RULES: ClassVar[dict[type, Callable[["Book[Any]", Any, Any], None]]] = {
+        InmailStatusChangedV1: _take_fact,
+        ReplyRecordedV1: _take_fact,
+        ContractStartedV1: _take_start,
+        CreditsRefreshedV1: _take_refresh,
+        ContractEndedV1: _take_end,
+        SeatAssignedV1: _take_seat,
+        SeatPreferencesSetV1: _ignore,
+    }
