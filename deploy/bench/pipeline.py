@@ -98,7 +98,10 @@ async def _latency(bootstrap: str, sizes: Sizes, replies: Any) -> dict[str, floa
     """Milliseconds from handing a reply to the broker until a reader has its in-thread notification."""
     sent: dict[str, float] = {}
     seen: dict[str, float] = {}
-    reading = asyncio.create_task(_read_notifications(bootstrap, seen))
+    reader = AIOKafkaConsumer(NOTIFICATION_REQUESTS, bootstrap_servers=bootstrap, group_id=None)
+    await reader.start()
+    await reader.seek_to_end()  # before the first reply leaves, or its notification is missed
+    reading = asyncio.create_task(_read_notifications(reader, seen))
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
     await producer.start()
     try:
@@ -116,6 +119,7 @@ async def _latency(bootstrap: str, sizes: Sizes, replies: Any) -> dict[str, floa
         await producer.stop()
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+        await reader.stop()
     missing = sent.keys() - seen.keys()
     if missing:
         message = f"{len(missing)} of {len(sent)} replies had no notification after {_LATENCY_GRACE_SECONDS:.0f} s"
@@ -125,21 +129,14 @@ async def _latency(bootstrap: str, sizes: Sizes, replies: Any) -> dict[str, floa
     return {"p50": _quantile(values, 0.50), "p99": _quantile(values, 0.99)}
 
 
-async def _read_notifications(bootstrap: str, seen: dict[str, float]) -> None:
-    consumer = AIOKafkaConsumer(
-        NOTIFICATION_REQUESTS, bootstrap_servers=bootstrap, auto_offset_reset="latest", group_id=None
-    )
-    await consumer.start()
-    try:
-        while True:
-            fetched = await consumer.getmany(timeout_ms=200)
-            now = time.perf_counter()
-            for records in fetched.values():
-                for r in records:
-                    event = decode(r.value, key=r.key, headers=tuple(r.headers), topic=r.topic)
-                    seen.setdefault(getattr(event.data, "thread_id", None) or "", now)
-    finally:
-        await consumer.stop()
+async def _read_notifications(consumer: AIOKafkaConsumer, seen: dict[str, float]) -> None:
+    while True:
+        fetched = await consumer.getmany(timeout_ms=200)
+        now = time.perf_counter()
+        for records in fetched.values():
+            for r in records:
+                event = decode(r.value, key=r.key, headers=tuple(r.headers), topic=r.topic)
+                seen.setdefault(getattr(event.data, "thread_id", None) or "", now)
 
 
 def _quantile(ordered: list[float], share: float) -> float:
