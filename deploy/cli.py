@@ -9,6 +9,8 @@ COMMANDS = {
     "up": "Start everything on this machine and keep it up until Ctrl-C",
     "demo": "Play real traffic through a real stack, show what happened and verify it",
     "classify": "Classify replies: JSON Lines {id, text} in, JSON Lines out",
+    "shadow": "Let a new model decide what came in, and say which outcomes would change",
+    "corrections": "Write what humans corrected as examples to train on: JSON Lines out",
     "doctor": "Check that this machine can run the stack",
     "dlq": "List, show and redrive dead letters",
     "replay": "Set the stored position of a service back",

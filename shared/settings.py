@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     """How long an event id is remembered: longer than the longest retention of an input topic."""
     clock_skew_seconds_max: float = Field(300, ge=0)
 
+    classified_text_days: int = Field(180, ge=0)
+    """How long classification keeps the texts it judged, so that corrections can teach; 0 keeps none."""
+
     session_timeout_ms: int = 10_000
     heartbeat_interval_ms: int = 2_000
     rebalance_timeout_ms: int = 30_000

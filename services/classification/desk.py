@@ -32,6 +32,8 @@ class Desk:
     """The replies to write, by thread."""
     named: dict[str, str] = field(default_factory=dict)
     """The names to write, by thread."""
+    corrections: list[OutcomeDecidedV1] = field(default_factory=list)
+    """The versions that humans have set."""
 
     def answer(
         self, request: ClassificationRequestedV1, verdict: Verdict
@@ -58,6 +60,7 @@ class Desk:
         if ruling.thread is not None and isinstance(ruling.event, OutcomeDecidedV1):
             self.threads[thread_id] = ruling.thread
             self.changed.add(thread_id)
+            self.corrections.append(ruling.event)
         return ruling.event
 
 

@@ -8,7 +8,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Final, TypeVar
 
@@ -39,8 +39,9 @@ TEXTS_PER_TURN_MAX: Final = 128
 class Outcomes:
     """Decides batches of requests and corrections."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, *, text_days: int) -> None:
         self._classifier = classifier
+        self._text_days = text_days
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._predictions: OrderedDict[bytes, Prediction] = OrderedDict()
 
@@ -71,7 +72,11 @@ class Outcomes:
                 effects.emit(OUTCOME_EVENTS, record, event, at=at)
         await store.save_threads(tx, {thread_id: desk.threads[thread_id] for thread_id in desk.changed})
         await store.save_replies(tx, desk.replies)
+        await store.save_corrections(tx, desk.corrections)
         await private.save_names(tx, desk.named)
+        if self._text_days:
+            kept_until = datetime.now(UTC).date() + timedelta(days=self._text_days)
+            await private.save_texts(tx, texts_to_keep(requests, desk), kept_until=kept_until)
 
     async def _verdicts(self, requests: Sequence[ClassificationRequestedV1]) -> dict[str, Verdict]:
         predictions = await self._predict({request.text or "" for request in requests if not request.choice})
@@ -99,6 +104,16 @@ class Outcomes:
         while len(self._predictions) > PREDICTIONS_KEPT_MAX:
             self._predictions.popitem(last=False)
         return found
+
+
+def texts_to_keep(requests: Iterable[ClassificationRequestedV1], desk: Desk) -> dict[str, tuple[str, str | None]]:
+    """Give text and locale of the replies that this batch had the model judge, by reply."""
+    answered = {reply.reply_id for replies in desk.replies.values() for reply in replies}
+    return {
+        request.reply_id: (request.text, request.candidate.locale)
+        for request in requests
+        if request.reply_id in answered and request.text and not request.choice
+    }
 
 
 def classified(prediction: Prediction) -> Verdict:
@@ -153,10 +168,10 @@ def _of(kind: type[D], batch: Iterable[AnyIncoming]) -> Iterator[D]:
             yield record.event.data
 
 
-def make_handler(_: Resources) -> Outcomes:
+def make_handler(resources: Resources) -> Outcomes:
     """Build the handler with the model loaded, the encoder too: the first hard text should not wait for it."""
     encoder()
-    return Outcomes(Classifier.load())
+    return Outcomes(Classifier.load(), text_days=resources.settings.classified_text_days)
 
 
 SPEC = ServiceSpec(
@@ -164,4 +179,5 @@ SPEC = ServiceSpec(
     reads=(Read(CLASSIFICATION_REQUESTS, dedupe=False), Read(OUTCOME_COMMANDS, dedupe=True)),
     handler=make_handler,
     routes=routes,
+    tidy=private.forget_texts,
 )

@@ -1,10 +1,11 @@
-"""Every SQL statement of classification but those about names. A batch costs a fixed number of them."""
+"""Every SQL statement of classification but those about names and words. A batch costs a fixed number of them."""
 
 from collections.abc import Collection, Iterable, Mapping
 
 import asyncpg
 
 from services.classification.domain import Correction, Reply, Standing, Thread, Verdict
+from shared.events import OutcomeDecidedV1
 
 _VERDICT = "outcome, source, confidence, needs_confirmation, signals, model_version"
 
@@ -55,6 +56,11 @@ FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $
      AS n (thread_id, reply_id, responded_at, outcome, source, confidence, needs_confirmation, signals, model_version)
 """  # noqa: S608  the same
 
+_WRITE_CORRECTIONS = """
+INSERT INTO correction (thread_id, version, reply_id, outcome, requested_at)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[])
+"""
+
 
 async def load_threads(tx: asyncpg.Connection, thread_ids: Collection[str]) -> dict[str, Thread]:
     """Give the threads that have an outcome."""
@@ -93,6 +99,13 @@ async def save_replies(tx: asyncpg.Connection, replies: Mapping[str, Iterable[Re
     ]
     if rows:
         await tx.execute(_WRITE_REPLIES, *map(list, zip(*rows, strict=True)))
+
+
+async def save_corrections(tx: asyncpg.Connection, made: Iterable[OutcomeDecidedV1]) -> None:
+    """Add the versions that humans have set."""
+    rows = [(each.thread_id, each.version, each.reply_id, each.outcome, each.decided_at) for each in made]
+    if rows:
+        await tx.execute(_WRITE_CORRECTIONS, *map(list, zip(*rows, strict=True)))
 
 
 def _verdict(row: asyncpg.Record) -> Verdict:

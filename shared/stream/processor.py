@@ -55,6 +55,10 @@ class Handler(Protocol):
         """Apply the batch to the service's tables and say in `effects` what else it does. All or nothing."""
 
 
+Tidy = Callable[[asyncpg.Connection], Awaitable[None]]
+"""Deletes, once in a while and in a bounded step, what a service keeps for a time only."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A record that is no valid event."""
@@ -102,6 +106,7 @@ class Processor:
         settings: Settings,
         metrics: Metrics,
         publish: Callable[[Publication], Awaitable[None]],
+        tidy: Tidy | None = None,
     ) -> None:
         self._service = service
         self._reads = {read.topic: read for read in reads}
@@ -110,6 +115,7 @@ class Processor:
         self._settings = settings
         self._metrics = metrics
         self._publish = publish
+        self._tidy = tidy
         self._next_expiry: dict[TopicPartition, datetime] = {}
         self._sent: list[int] = []
         for read in reads:
@@ -159,10 +165,12 @@ class Processor:
             self._next_expiry.pop(slot, None)
 
     async def forget_expired(self) -> None:
-        """Housekeeping of the inbox, in a bounded step."""
+        """Housekeeping of the inbox and of the service, in bounded steps."""
         before = datetime.now(UTC).date()
         async with acquire(self._pool) as connection:
             await inbox.purge(connection, before)
+            if self._tidy is not None:
+                await self._tidy(connection)
 
     # Attempts
 

@@ -27,7 +27,7 @@ from shared.stream.consumer import DeafConsumerError, StreamConsumer
 from shared.stream.dry_run import dry_run_route
 from shared.stream.offsets import FenceRejectedError, RetentionPassedError
 from shared.stream.outbox import OutboxRow, Publication
-from shared.stream.processor import Handler, Processor, Read
+from shared.stream.processor import Handler, Processor, Read, Tidy
 from shared.stream.publisher import Publisher
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ class ServiceSpec:
     routes: Callable[[Resources], Sequence[Route]] = no_routes
     batch_interval_ms: int = 10
     """The least time between the starts of two batches: what nobody waits for can be done in larger ones."""
+    tidy: Tidy | None = None
 
 
 @dataclass(slots=True)
@@ -184,6 +185,7 @@ class ServiceProcess:
             settings=self.settings,
             metrics=self.metrics,
             publish=publisher.put,
+            tidy=self.spec.tidy,
         )
 
     async def _connect(self) -> asyncpg.Pool:

@@ -52,6 +52,7 @@ class Harness:
             settings=settings,
             metrics=resources.metrics,
             publish=publish,
+            tidy=spec.tidy,
         )
         async with transaction(pool) as connection:
             held = await claim(connection, spec.name, {(read.topic, PARTITION): 0 for read in spec.reads})

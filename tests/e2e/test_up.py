@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +16,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.local.system import ROOT
+from services.classification.model import corpus
+from services.classification.model.classifier import ARTEFACT, MANIFEST_FILE
 from shared.testing import builders
 from shared.topics import CONTRACT_EVENTS, MESSAGING_EVENTS
 
@@ -144,6 +147,47 @@ async def test_a_replay_changes_nothing(up: Up) -> None:
     assert await up.until("/v1/contracts/contract-replayed/credits/entries", lambda _: True) == before
     state = await up.until(f"/v1/threads/{thread}", lambda _: True)
     assert "accepted" in json.dumps(state)
+
+
+async def test_a_correction_becomes_an_example_and_a_new_model_is_tried_in_the_shadow(up: Up, tmp_path: Path) -> None:
+    thread = await answered_thread(up, "taught")
+    said = builders.reply(reply_id="reply-words", thread_id=f"{thread}-2", text="No thanks, I am not interested.")
+    sent = builders.sent(inmail_id="inmail-words", thread_id=f"{thread}-2", contract_id="contract-taught", seat_id="s")
+    for event in (sent, said):
+        key, value, _ = builders.record(event)
+        await up.send(MESSAGING_EVENTS, key, value)
+    await up.until(f"/v1/threads/{thread}-2", lambda t: "declined" in json.dumps(t))
+    async with httpx.AsyncClient(base_url=up.addresses["services"]["inbox"]) as client:
+        taken = await client.post(
+            f"/v1/threads/{thread}-2/outcome", json={"outcome": "accepted", "corrected_by": "recruiter"}
+        )
+        assert taken.status_code == httpx.codes.ACCEPTED
+    await up.until(f"/v1/threads/{thread}-2", lambda t: '"human"' in json.dumps(t))
+
+    (example,) = [json.loads(line) for line in (await up.inmail("corrections")).splitlines()]
+    assert example == {
+        "text": "No thanks, I am not interested.",
+        "label": "accept",
+        "lang": example["lang"],
+        "tags": ["corrected"],
+        "author": "corrections",
+        "split": "train",
+    }
+    assert await up.inmail("corrections", "--since", "2999-01-01") == ""
+    (tmp_path / "corrected.jsonl").write_text(json.dumps(example))
+    assert [e.text for e in corpus.read(tmp_path / "corrected.jsonl")] == [example["text"]]
+
+    model = tmp_path / "never-declines"
+    shutil.copytree(ARTEFACT, model)
+    manifest = json.loads((model / MANIFEST_FILE).read_text())
+    manifest["limits"]["decline_probability_min"] = 1.1
+    (model / MANIFEST_FILE).write_text(json.dumps(manifest | {"model_version": "never-declines"}))
+    report = json.loads(await up.inmail("shadow", str(model), "--json"))
+    assert (report["texts"], report["outcomes_changed"], report["new"]) == (1, 1, "never-declines")
+    assert [(c["text"], c["old"], c["new"]) for c in report["samples"]] == [(example["text"], "decline", "accept")]
+    assert json.loads(await up.inmail("shadow", str(model), "--json", "--since", "2999-01-01"))["texts"] == 0
+    assert "1 of 1 outcomes would change" in await up.inmail("shadow", str(model))
+    await up.inmail("shadow", str(tmp_path), expect=1)
 
 
 async def test_data_is_kept_and_no_process_is_left(tmp_path: Path) -> None:

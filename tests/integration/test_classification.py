@@ -1,7 +1,7 @@
 """Classification on a real Postgres: what is stored, what it answers, and what survives every feeding."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 
 from services.classification.api import BODY_BYTES_MAX, TEXTS_MAX
 from services.classification.model.classifier import OUTCOME_OF_LABEL, Classifier
+from services.classification.private import load_corrected
 from services.classification.service import SPEC, TEXTS_PER_TURN_MAX
 from shared.events import (
     Candidate,
@@ -20,6 +21,7 @@ from shared.events import (
     Outcome,
     OutcomeCorrectionRequestedV1,
 )
+from shared.postgres import acquire
 from shared.testing.builders import after, event
 from shared.testing.databases import as_service
 from shared.testing.harness import Harness
@@ -180,16 +182,47 @@ async def test_more_texts_than_are_classified_in_one_turn(harness: Harness) -> N
     assert set(alone) == {"accepted", "declined"}
 
 
-async def test_no_words_are_kept(harness: Harness) -> None:
-    await harness.feed(CLASSIFICATION_REQUESTS, request(1, "Unmistakable words of mine"))
-    for table in ("thread", "reply", "private_text", "outbox"):
+async def test_words_are_kept_in_one_table_until_their_day(harness: Harness) -> None:
+    asked = [request(1, "Unmistakable words of mine"), request(2, "Unmistakable choice", choice="interested")]
+    await harness.feed(CLASSIFICATION_REQUESTS, *asked, asked[0])
+    for table in ("thread", "reply", "correction", "outbox"):
         rows = await harness.fetch(f"SELECT * FROM {table}")  # noqa: S608  names of our own tables
         assert "nmistakable" not in repr([dict(row) for row in rows])
+    (kept,) = await harness.fetch("SELECT * FROM private_text WHERE kind = 'reply_text'")
+    assert (kept["id"], kept["content"], kept["locale"]) == ("t-r1", "Unmistakable words of mine", "en")
+    assert kept["kept_until"] - datetime.now(UTC).date() in (timedelta(179), timedelta(180))  # midnight may pass
+    await harness.processor.forget_expired()
+    assert len(await harness.fetch("SELECT * FROM private_text")) == 2
+    await harness.resources.pool.execute(
+        "UPDATE private_text SET kept_until = current_date - 1 WHERE kind = 'reply_text'"
+    )
+    await harness.processor.forget_expired()
+    assert [row["kind"] for row in await harness.fetch("SELECT kind FROM private_text")] == ["candidate_name"]
+
+
+async def test_no_words_are_kept_when_the_setting_says_so(database: str) -> None:
+    harness = await Harness.open(SPEC, as_service(database, "classification"), classified_text_days=0)
+    await harness.feed(CLASSIFICATION_REQUESTS, request(1, NO))
+    assert [row["kind"] for row in await harness.fetch("SELECT kind FROM private_text")] == ["candidate_name"]
+    await harness.close()
+
+
+async def test_a_correction_turned_over_is_an_example(harness: Harness) -> None:
+    await harness.feed(CLASSIFICATION_REQUESTS, request(1, NO), request(1, YES, thread="u"), request(1, NO, thread="v"))
+    await harness.feed(
+        OUTCOME_COMMANDS,
+        correction("accepted", 1),
+        correction("declined", 1, thread="u"),
+        correction("declined", 1, thread="v"),
+    )
+    async with acquire(harness.resources.pool) as connection:
+        assert await load_corrected(connection, after(days=0)) == [(NO, "en", "accepted"), (YES, "en", "declined")]
+        assert await load_corrected(connection, after(days=51)) == []
 
 
 async def test_names_stand_in_one_table(harness: Harness) -> None:
     await harness.feed(CLASSIFICATION_REQUESTS, request(1, NO, name="Zebedee"), request(1, NO, thread="u", name=None))
-    rows = await harness.fetch("SELECT kind, id, content FROM private_text")
+    rows = await harness.fetch("SELECT kind, id, content FROM private_text WHERE kind <> 'reply_text'")
     assert [tuple(row) for row in rows] == [("candidate_name", "t", "Zebedee")]
     for table in ("thread", "reply"):
         assert "Zebedee" not in repr([dict(row) for row in await harness.fetch(f"SELECT * FROM {table}")])  # noqa: S608

@@ -32,19 +32,27 @@ def load(split: Split, folder: Path = REPLIES) -> list[Example]:
         ValueError: a line is no example; the message names file and line.
 
     """
+    paths = sorted(folder.glob("*.jsonl"))
+    return [example for path in paths for example in read(path) if example.split == split]
+
+
+def read(path: Path) -> list[Example]:
+    """Give the examples of one file.
+
+    Raises:
+        ValueError: a line is no example; the message names file and line.
+
+    """
     examples: list[Example] = []
-    for path in sorted(folder.glob("*.jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                row = json.loads(line)
-                example = Example(
-                    row["text"], row["label"], row["lang"], tuple(row["tags"]), row["author"], row["split"]
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                message = f"{path.name}, line {number}: not an example: {error!r}"
-                raise ValueError(message) from error
-            if example.split == split:
-                examples.append(example)
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            examples.append(
+                Example(row["text"], row["label"], row["lang"], tuple(row["tags"]), row["author"], row["split"])
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"{path.name}, line {number}: not an example: {error!r}"
+            raise ValueError(message) from error
     return examples
 
 

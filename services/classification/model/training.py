@@ -5,6 +5,7 @@ is random and nothing runs in parallel, so the same data give the same weights. 
 scores into answers (calibration, thresholds) is chosen on predictions by models that have not met the rows' authors.
 """
 
+import argparse
 import hashlib
 import json
 import sys
@@ -406,10 +407,14 @@ def write(arrays: dict[str, npt.NDArray[Any]], manifest: dict[str, Any], folder:
 
 
 def main() -> None:
-    """Train on all training rows and store the model."""
-    examples = corpus.load("train")
+    """Train on all training rows, and on those of further files, and store the model."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--also", type=Path, action="append", default=[], help="JSON Lines as in data/replies")
+    parser.add_argument("--out", type=Path, default=ARTEFACT, help="the folder to write to [default: the one at work]")
+    given = parser.parse_args()
+    examples = corpus.load("train") + [example for path in given.also for example in corpus.read(path)]
     arrays, manifest = train(examples)
-    write(arrays, manifest)
+    write(arrays, manifest, given.out)
     json.dump(manifest, sys.stdout, indent=2, sort_keys=True)
     sys.stdout.write("\n")
 
