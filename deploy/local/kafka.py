@@ -54,7 +54,7 @@ _PROPERTIES = {
     # A broker killed and started again must not wait for its own last session to end.
     "broker.session.timeout.ms": "2000",
     "broker.heartbeat.interval.ms": "500",
-    "message.max.bytes": str(2 * 1024 * 1024),
+    "message.max.bytes": str(8 * 1024 * 1024),
     # Two cores, one disk, 512 MiB of heap: the defaults are for a server (the cleaner alone takes 128 MiB).
     "num.network.threads": "2",
     "num.io.threads": "4",
