@@ -160,5 +160,5 @@ SPEC = ServiceSpec(
         Read(ACCOUNTING_FACTS, dedupe=False),
     ),
     handler=make_handler,
-    batch_interval_ms=250,  # nobody waits for it within a blink
+    gather_ms=250,  # nobody waits for it within a blink
 )

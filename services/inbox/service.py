@@ -26,6 +26,6 @@ SPEC = ServiceSpec(
         Read(THREAD_STATES, dedupe=False),
     ),
     handler=make_handler,
-    batch_interval_ms=250,  # nobody waits for it within a blink
+    gather_ms=250,  # nobody waits for it within a blink
     routes=routes,
 )

@@ -102,5 +102,5 @@ SPEC: Final = ServiceSpec(
     name="ingestion",
     reads=(Read(MESSAGING_EVENTS, dedupe=True, upstream=True),),
     handler=IngestionHandler,
-    batch_interval_ms=25,  # the path's one pause: who comes after works its batches as they come, and hardly ever waits
+    gather_ms=20,  # the path's one wait: what it emits comes to the others in batches already
 )

@@ -33,6 +33,7 @@ from shared.stream.records import Position, RawRecord
 logger = logging.getLogger(__name__)
 
 _FETCH_BYTES_MAX = 262_144
+_GATHERED_BYTES = 65_536  # when so much has come the broker gathers no longer
 _PURGE_EVERY_SWEEPS = 60
 
 
@@ -40,8 +41,12 @@ class DeafConsumerError(Exception):
     """Records wait on the broker, and none has come for too long."""
 
 
-def consumer_options(settings: Settings, *, service: str) -> dict[str, object]:
-    """The effective options of every consumer; the defaults of two of them would lose events."""
+def consumer_options(settings: Settings, *, service: str, gather_ms: int = 0) -> dict[str, object]:
+    """The effective options of every consumer; the defaults of two of them would lose events.
+
+    The broker, not the loop, gathers what makes a batch: aiokafka asks for nothing more of a partition that has records
+    in hand, and asks for the others in one request that stays open. A pause in the loop would let both age.
+    """
     return {
         "bootstrap_servers": settings.kafka_bootstrap,
         "group_id": f"inmail-{service}",
@@ -56,7 +61,8 @@ def consumer_options(settings: Settings, *, service: str) -> dict[str, object]:
         "request_timeout_ms": settings.request_timeout_ms,
         "max_poll_interval_ms": 10 * settings.rebalance_timeout_ms,
         "max_partition_fetch_bytes": _FETCH_BYTES_MAX,
-        "fetch_max_wait_ms": settings.batch_wait_ms,
+        "fetch_max_wait_ms": gather_ms or settings.batch_wait_ms,
+        "fetch_min_bytes": _GATHERED_BYTES if gather_ms else 1,
     }
 
 
@@ -88,7 +94,7 @@ class StreamConsumer:
         settings: Settings,
         metrics: Metrics,
         health: Health,
-        batch_interval_ms: int = 0,
+        gather_ms: int = 0,
     ) -> None:
         self._service = service
         self._health = health
@@ -98,7 +104,7 @@ class StreamConsumer:
         self._pool = pool
         self._settings = settings
         self._metrics = metrics
-        self._consumer = AIOKafkaConsumer(**consumer_options(settings, service=service))
+        self._consumer = AIOKafkaConsumer(**consumer_options(settings, service=service, gather_ms=gather_ms))
         self._wanted: set[Slot] | None = None
         self._claims: dict[Slot, Claim] = {}
         self._working = asyncio.Lock()
@@ -106,9 +112,6 @@ class StreamConsumer:
         self._heard_at = time.monotonic()
         self._level_at: dict[Slot, datetime] = {}
         self._swept_at = 0.0
-        self._began_at = 0.0
-        self._behind = False
-        self._interval_seconds = batch_interval_ms / 1000
         self._sweeps = 0
 
     @property
@@ -183,20 +186,14 @@ class StreamConsumer:
         if not self._claims:
             await asyncio.sleep(self._settings.batch_wait_ms / 1000)
             return
-        # Some milliseconds between batches save most of their cost at middling rates; in an idle system nothing waits,
-        # nor does one that is behind.
-        if not self._behind:
-            await asyncio.sleep(self._interval_seconds - (time.monotonic() - self._began_at))
         slots = [TopicPartition(*slot) for slot in self._claims]
         fetched = await self._consumer.getmany(
             *slots, timeout_ms=self._settings.batch_wait_ms, max_records=self._settings.batch_records_max
         )
         async with self._working:
             if fetched:
-                self._began_at = time.monotonic()
                 self._heard_at = time.monotonic()
                 records = _in_order(fetched)
-                self._behind = len(records) >= self._settings.batch_records_max
                 await self._with_patience(lambda: self._process(records))
             if time.monotonic() - self._swept_at >= self._settings.sweep_seconds:
                 await self._with_patience(self._sweep)

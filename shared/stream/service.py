@@ -68,8 +68,8 @@ class ServiceSpec:
     reads: tuple[Read, ...]
     handler: Callable[[Resources], Handler]
     routes: Callable[[Resources], Sequence[Route]] = no_routes
-    batch_interval_ms: int = 10
-    """The least time between the starts of two batches: what nobody waits for can be done in larger ones."""
+    gather_ms: int = 0
+    """How long the broker may gather records before it answers: larger batches cost less a record, and come later."""
     tidy: Tidy | None = None
 
 
@@ -169,7 +169,7 @@ class ServiceProcess:
                 settings=self.settings,
                 metrics=self.metrics,
                 health=self.health,
-                batch_interval_ms=self.spec.batch_interval_ms,
+                gather_ms=self.spec.gather_ms,
             )
             await self.consumer.run()
         finally:
