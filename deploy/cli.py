@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from importlib.util import find_spec
 
 import click
 
@@ -25,11 +26,11 @@ class _LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return list(COMMANDS)
+        return list(_present())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        if cmd_name not in COMMANDS:
+        if cmd_name not in _present():
             return None
         command = importlib.import_module(f"deploy.commands.{cmd_name}").command
         assert isinstance(command, click.Command)  # noqa: S101  a slip of ours, not of the user
@@ -38,7 +39,12 @@ class _LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(_present().items()))
+
+
+def _present() -> dict[str, str]:
+    """The commands of this installation: a container has none that start or test a stack on this machine."""
+    return {name: text for name, text in COMMANDS.items() if find_spec(f"deploy.commands.{name}") is not None}
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

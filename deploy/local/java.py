@@ -14,6 +14,7 @@ from deploy.local.paths import cache_dir
 from deploy.local.process import ChildProcess
 
 ARCHIVE_SECONDS_MAX = 60.0
+ARCHIVES_MAX = 5
 # One collector thread and no concurrent work: on a small machine the services need the cores more than Kafka does.
 _COLLECTOR = "-XX:+UseSerialGC"
 # The runtime's own remarks (a class archive that does not fit) would hide a real error; errors still show.
@@ -98,5 +99,7 @@ class JavaProgram:
         return self.archive.with_suffix(".list")
 
     def _forget_others(self) -> None:
-        for old in self.archive.parent.glob("*.jsa"):
+        """Keep the newest few: other checkouts and other versions have archives of their own."""
+        found = sorted(self.archive.parent.glob("*.jsa"), key=lambda path: path.stat().st_mtime_ns)
+        for old in found[: 1 - ARCHIVES_MAX]:
             old.unlink(missing_ok=True)

@@ -129,14 +129,10 @@ class LocalSystem:
         await self.stack.__aexit__(kind, error, trace)
 
     async def _prepare(self, kafka: str, postgres: str) -> None:
-        """Bring topics and schemas up to date, side by side; the first of the two that fails is told."""
+        """Bring topics and schemas up to date; where the broker is away, the database and its passwords stay."""
         with reaching(kafka=kafka, postgres=postgres):
-            done = await asyncio.gather(
-                create_topics(kafka), migrate(postgres, passwords=self._passwords), return_exceptions=True
-            )
-            for result in done:
-                if isinstance(result, BaseException):
-                    raise result
+            await create_topics(kafka)
+            await migrate(postgres, passwords=self._passwords)
 
     async def _start_services(self) -> None:
         what, total, done = "Starting services", len(self.services), 0

@@ -220,6 +220,16 @@ async def test_up_with_servers_that_are_away_says_cause_and_cure_and_leaves_noth
     assert not (tmp_path / "stack.json").exists()
 
 
+async def test_up_without_its_broker_leaves_the_passwords_of_an_external_database(
+    system: LocalSystem, tmp_path: Path
+) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    done = await inmail("up", "--state", str(tmp_path), kafka=nowhere, postgres=system.stack.postgres_dsn)
+    assert_cause_and_cure(done, f"Kafka at {nowhere} does not answer")
+    connection = await asyncpg.connect(system.dsn_of("ingestion"))
+    await connection.close()
+
+
 async def test_doctor_says_which_of_the_servers_are_away() -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     done = await inmail("doctor", kafka="127.0.0.1:kafka", postgres=f"postgresql://inmail:{SECRET}@{nowhere}/inmail")
