@@ -62,6 +62,8 @@ def test_r07_words_never_met_ask_for_confirmation(text: str) -> None:
     [
         "I am out of the office until 4 May. For urgent matters please contact the service desk.",
         "OOO until the 3rd of May",
+        "Automatic reply: back on Thursday",
+        "自動返信 外出中です",
         "Automatische Antwort: Ich bin bis zum 3. März im Urlaub.",
         "Respuesta automática: estoy de vacaciones hasta el lunes.",
         "Je suis actuellement absente du bureau, de retour le 12 juin.",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from services.classification.model import features as feature
 from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features
 from services.classification.model.meaning import meanings
-from services.classification.model.signals import signals_of
+from services.classification.model.signals import calls_itself_automatic, signals_of
 from shared.events import Outcome
 
 ARTEFACT: Final = Path(__file__).parent / "artefact"
@@ -49,7 +49,8 @@ class Weights:
     `buckets` holds (BUCKETS,) steps of `step` each, `dense` one weight a dense feature. `seen` tells which buckets of
     words the training data holds. `auto_buckets`, `auto_step`, `auto_dense` and `auto_bias` are those of a second
     regression on the same features, whose positive score speaks for an automated reply. `meaning` holds a weight for
-    each number of a text's meaning, `meaning_score` one for the first regression's score, `meaning_bias` their offset.
+    each number of a text's meaning, `meaning_score` one for the first regression's score, `meaning_bias` their offset;
+    `auto_meaning`, `auto_meaning_score` and `auto_meaning_bias` are the same for the second one.
     """
 
     buckets: npt.NDArray[np.int8]
@@ -64,6 +65,9 @@ class Weights:
     meaning: npt.NDArray[np.float64]
     meaning_score: float
     meaning_bias: float
+    auto_meaning: npt.NDArray[np.float64]
+    auto_meaning_score: float
+    auto_meaning_bias: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,10 @@ class Limits:
     decline_probability_min: float
     """Below it a text is not clearly a refusal, and what is unclear leans to accept."""
     sure_confidence_min: float
+    auto_asked_min: float
+    """From this score of its words upwards a text may be an automated reply, and the encoder is asked."""
     auto_score_min: float
-    """From here upwards a text is suspected to be an automated reply."""
+    """From this score of words and meaning upwards it is suspected to be one."""
     known_words_min: float
     """A text with a smaller share of known words is in a language, or about things, that the model has not met."""
 
@@ -96,7 +102,7 @@ class Classifier:
 
     def __init__(self, weights: Weights, limits: Limits, version: str) -> None:
         self._weights = weights
-        self._limits = limits
+        self.limits = limits
         self.version = version
 
     @classmethod
@@ -108,6 +114,23 @@ class Classifier:
 
         """
         return _load(folder)
+
+    def with_words_from(self, confidence_min: float) -> "Classifier":
+        """Give the same model with another limit from which the words decide alone; with 0 they always do."""
+        known_words_min = self.limits.known_words_min if confidence_min else 0.0
+        limits = replace(
+            self.limits,
+            words_confidence_min=confidence_min,
+            known_words_min=known_words_min,
+            auto_asked_min=self.limits.auto_asked_min if confidence_min else float("inf"),
+        )
+        return Classifier(self._weights, limits, f"{self.version}, words from {confidence_min}")
+
+    def asked_share(self, texts: Sequence[str]) -> float:
+        """Give the share of texts for which the encoder is asked."""
+        found = feature.extract(feature.clean(texts))
+        scores = (f(found, self._weights, self.limits) for f in (words_score, auto_score))
+        return float(self._asked(found, *scores).mean()) if texts else 0.0
 
     def classify(self, texts: Sequence[str]) -> list[Prediction]:
         """Classify texts of any length and language. Never raises; a text's answer depends on no other."""
@@ -123,13 +146,13 @@ class Classifier:
         return predictions
 
     def _classify_some(self, texts: Sequence[str]) -> list[Prediction]:
-        limits = self._limits
+        limits = self.limits
         cleaned = feature.clean(texts)
         found = feature.extract(cleaned)
         spoken = found.words > 0
-        decline = self._declines(cleaned, found, spoken)
+        decline, suspected = self._judge(cleaned, found)
+        suspected |= calls_itself_automatic(cleaned)
         decline[~spoken] = 0.5
-        suspected = auto_score(found, self._weights, limits) >= limits.auto_score_min
         declined = spoken & (decline >= limits.decline_probability_min)
         confidence = np.where(declined, decline, 1 - decline)
         unsure = (
@@ -150,19 +173,37 @@ class Classifier:
             for is_declined, sure, needs, signals in answers
         ]
 
-    def _declines(self, cleaned: Sequence[str], found: Features, spoken: Bools) -> Scores:
-        """Give the probability that each text declines: by its words where they tell, else by its meaning as well."""
-        limits, weights = self._limits, self._weights
-        scores = words_score(found, weights, limits)
+    def _asked(self, found: Features, scores: Scores, automatic: Scores) -> Bools:
+        """Tell for which texts the encoder is to be asked: those whose words leave something open."""
+        decline = probability(scores, self.limits.words_calibration)
+        sure = np.maximum(decline, 1 - decline) >= self.limits.words_confidence_min
+        known = known_share(found, self._weights) >= self.limits.known_words_min
+        clear = sure & known & (automatic < self.limits.auto_asked_min)
+        return np.asarray((found.words > 0) & ~clear, dtype=bool)
+
+    def _judge(self, cleaned: Sequence[str], found: Features) -> tuple[Scores, Bools]:
+        """Give the probability that each text declines, and whether a machine wrote it.
+
+        By its words where they tell, else by its meaning as well.
+        """
+        limits, weights = self.limits, self._weights
+        scores, automatic = words_score(found, weights, limits), auto_score(found, weights, limits)
         decline = probability(scores, limits.words_calibration)
-        sure = np.maximum(decline, 1 - decline) >= limits.words_confidence_min
-        asked = np.flatnonzero(spoken & ~(sure & (known_share(found, weights) >= limits.known_words_min)))
+        suspected = np.zeros(len(cleaned), dtype=bool)
+        asked = np.flatnonzero(self._asked(found, scores, automatic))
         if len(asked):
-            # Not a matrix product, whose order of additions depends on the number of rows.
-            meant = (meanings([cleaned[number] for number in asked.tolist()]) * weights.meaning).sum(axis=1)
-            together = meant + weights.meaning_score * scores[asked] + weights.meaning_bias
+            meant = meanings([cleaned[number] for number in asked.tolist()])
+            together = _dot(meant, weights.meaning) + weights.meaning_score * scores[asked] + weights.meaning_bias
             decline[asked] = probability(together, limits.meaning_calibration)
-        return decline
+            together = _dot(meant, weights.auto_meaning) + weights.auto_meaning_bias
+            together += weights.auto_meaning_score * automatic[asked]
+            suspected[asked] = (together >= limits.auto_score_min) & (automatic[asked] >= limits.auto_asked_min)
+        return decline, suspected
+
+
+def _dot(rows: npt.NDArray[np.float32], weights: Scores) -> Scores:
+    # Not a matrix product, whose order of additions depends on the number of rows.
+    return np.asarray((rows * weights).sum(axis=1), dtype=np.float64)
 
 
 def words_score(features: Features, weights: Weights, limits: Limits) -> Scores:
@@ -221,6 +262,9 @@ def weights_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Weights:
         meaning=arrays["meaning"].astype(np.float64),
         meaning_score=float(arrays["meaning_score"]),
         meaning_bias=float(arrays["meaning_bias"]),
+        auto_meaning=arrays["auto_meaning"].astype(np.float64),
+        auto_meaning_score=float(arrays["auto_meaning_score"]),
+        auto_meaning_bias=float(arrays["auto_meaning_bias"]),
     )
 
 

@@ -10,6 +10,14 @@ from typing import Final, Literal
 Label = Literal["accept", "decline", "auto_reply"]
 Split = Literal["train", "test"]
 
+HARD_TAGS: Final = frozenset(
+    {
+        *("code_switch", "emoji", "indirect", "long", "mixed", "negation", "one_word", "pair"),
+        *("polite_decline", "quoted", "reluctant_accept", "sarcasm", "signature", "slang", "typos"),
+    }
+)
+"""What makes a reply hard to read, for its words do not simply say what it means."""
+
 REPLIES: Final = Path(__file__).parent / "data" / "replies"
 
 
@@ -23,6 +31,11 @@ class Example:
     tags: tuple[str, ...]
     author: str
     split: Split
+
+    @property
+    def hard(self) -> bool:
+        """Whether its author marked it with something that makes replies hard to read."""
+        return not HARD_TAGS.isdisjoint(self.tags)
 
 
 def load(split: Split, folder: Path = REPLIES) -> list[Example]:

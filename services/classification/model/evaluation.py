@@ -5,6 +5,7 @@ reads them, and no choice was made by looking at them.
 """
 
 import json
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from services.classification.model import corpus
 from services.classification.model.classifier import ARTEFACT, MANIFEST_FILE, Classifier, Prediction
 from services.classification.model.cleaning import fold
 from services.classification.model.corpus import Example
+from services.classification.model.duplicates import near_duplicates
 from services.classification.model.picture import curve
 from services.classification.model.signals import AUTO_REPLY_SUSPECTED
 
@@ -27,6 +29,7 @@ REPORT: Final = Path(__file__).parent / "REPORT.md"
 BINS: Final = 10
 COVERAGES: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 TAG_ROWS_MIN: Final = 5
+LIMITS_COMPARED: Final = (0.0, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.01)
 SPEED_TEXTS: Final = 5_000
 SHORT_TEXT_CHARS_MAX: Final = 200
 BOOTSTRAPS: Final = 1_000
@@ -54,9 +57,9 @@ def judge(classifier: Classifier, examples: Sequence[Example]) -> list[Judged]:
 
 
 def unseen(test: Sequence[Example], train: Sequence[Example]) -> list[Example]:
-    """The test rows whose text is not, in normal form, in training too: two authors may both write "Unsubscribe"."""
-    known = set(fold([example.text for example in train]))
-    return [example for example, form in zip(test, fold([e.text for e in test]), strict=True) if form not in known]
+    """The test rows of which no near duplicate is in training: two authors may both write "Unsubscribe"."""
+    known = near_duplicates(fold([e.text for e in test]), fold([e.text for e in train]))
+    return [example for example, is_known in zip(test, known.tolist(), strict=True) if not is_known]
 
 
 def share(flags: Iterable[bool]) -> float:
@@ -71,6 +74,11 @@ def f1(judged: Sequence[Judged], label: str) -> tuple[float, float, float]:
     meant = [j for j in judged if j.example.label == label]
     precision, recall = share(j.right for j in said), share(j.right for j in meant)
     return precision, recall, 2 * precision * recall / ((precision + recall) or 1)
+
+
+def mean_f1(judged: Sequence[Judged]) -> float:
+    """Give the mean of both labels' F1."""
+    return (f1(judged, "accept")[2] + f1(judged, "decline")[2]) / 2
 
 
 def calibration_error(judged: Sequence[Judged]) -> float:
@@ -140,6 +148,21 @@ def answers_a_second(classifier: Classifier, examples: Sequence[Example]) -> flo
     return best
 
 
+def cold_start_seconds() -> float:
+    """Start an interpreter that loads the model and the encoder, and give the shortest of three times."""
+    program = (
+        "from services.classification.model.classifier import Classifier\n"
+        "from services.classification.model.encoder import encoder\n"
+        "Classifier.load(), encoder()"
+    )
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603  our own program
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
 def interval(flags: Sequence[bool]) -> str:
     """Give a share with its 95 % interval by bootstrap, repeatable."""
     if not flags:
@@ -165,7 +188,8 @@ def report(classifier: Classifier, manifest: dict[str, object]) -> str:
         "from the artefact that `make train` (`python -m services.classification.model.training`) wrote.",
         "",
         f"Test rows: {len(judged)} replies and {len(automated)} automated ones, by authors none of whose rows are in",
-        f"training; {len(written) - len(examples)} more rows are left out, as training holds the same words.",
+        f"training; {len(written) - len(examples)} more rows are left out, as training holds nearly the same words",
+        f"(`duplicates.py`). {share(j.example.hard for j in judged):.0%} of the replies are hard by their tags.",
         "All count in the accuracy, those that ask for confirmation too. In brackets: 95 % intervals by bootstrap.",
         "",
         *table(("figure", "value"), _main_figures(classifier, judged, automated)),
@@ -180,12 +204,21 @@ def report(classifier: Classifier, manifest: dict[str, object]) -> str:
         ),
         "## Languages",
         "",
-        *table(("language", "rows", "accuracy"), _with_intervals(judged)),
+        *table(("language", "rows", "accuracy", "F1", "calibration error"), _by_language(judged)),
         "## Kinds of replies",
         "",
+        *table(("tag", "rows", "accuracy", "F1"), _by_tag(judged)),
         *table(
-            ("tag", "rows", "accuracy"),
-            [row for row in by(judged, lambda j: j.example.tags) if row[1] >= TAG_ROWS_MIN],
+            ("replies", "rows", "accuracy"),
+            [(name, len(some), interval([j.right for j in some])) for name, some in _by_hardness(judged)],
+        ),
+        "## Accuracy and cost",
+        "",
+        "The words decide alone from a confidence upwards; below it the encoder is asked. One core, the test rows,",
+        "the best of two runs.",
+        "",
+        *table(
+            ("words decide from", "encoder asked", "accuracy", "sure", "texts a second"), _costs(classifier, judged)
         ),
         "## The surest answers",
         "",
@@ -239,14 +272,50 @@ def _main_figures(
         ("people's replies falsely suspected", interval([suspected in j.prediction.signals for j in judged])),
         ("automated replies not taken for a refusal", share(j.prediction.label == "accept" for j in automated)),
         (f"answers a second, texts up to {SHORT_TEXT_CHARS_MAX} characters, one core", f"{_speed(classifier)}"),
+        ("seconds from a cold start, the encoder loaded too", f"{cold_start_seconds():.1f}"),
     ]
 
 
-def _with_intervals(judged: Sequence[Judged]) -> list[tuple[str, int, str]]:
+def _by_language(judged: Sequence[Judged]) -> list[tuple[str, int, str, float, float]]:
+    rows = []
+    for lang, count, _ in by(judged, lambda j: [j.example.lang]):
+        some = [j for j in judged if j.example.lang == lang]
+        rows.append((lang, count, interval([j.right for j in some]), mean_f1(some), calibration_error(some)))
+    return rows
+
+
+def _by_tag(judged: Sequence[Judged]) -> list[tuple[str, int, float, float]]:
     return [
-        (lang, rows, interval([j.right for j in judged if j.example.lang == lang]))
-        for lang, rows, _ in by(judged, lambda j: [j.example.lang])
+        (tag, count, right, mean_f1([j for j in judged if tag in j.example.tags]))
+        for tag, count, right in by(judged, lambda j: j.example.tags)
+        if count >= TAG_ROWS_MIN
     ]
+
+
+def _by_hardness(judged: Sequence[Judged]) -> list[tuple[str, list[Judged]]]:
+    return [
+        ("hard by their author's tags", [j for j in judged if j.example.hard]),
+        ("the others", [j for j in judged if not j.example.hard]),
+    ]
+
+
+def _costs(classifier: Classifier, judged: Sequence[Judged]) -> list[tuple[str, float, float, float, int]]:
+    """What each limit of the cascade costs and gives; 0 is the words alone, and above 1 the encoder is always asked."""
+    texts = [j.example.text for j in judged]
+    labels = [j.example.label for j in judged]
+    rows = []
+    for limit in sorted({*LIMITS_COMPARED, classifier.limits.words_confidence_min}):
+        some = classifier.with_words_from(limit)
+        rate = 0.0
+        for _ in range(2):
+            started = time.perf_counter()
+            predictions = some.classify(texts)
+            rate = max(rate, len(texts) / (time.perf_counter() - started))
+        right = share(p.label == label for p, label in zip(predictions, labels, strict=True))
+        sure = share(not p.needs_confirmation for p in predictions)
+        marked = " (at work)" if limit == classifier.limits.words_confidence_min else ""
+        rows.append((f"{limit:.2f}{marked}", some.asked_share(texts), right, sure, int(round(rate, -2))))
+    return rows
 
 
 def _worst(judged: Sequence[Judged]) -> list[tuple[float, str, str, str]]:

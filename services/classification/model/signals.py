@@ -1,13 +1,30 @@
 """Secondary labels: what else a reply says beside yes or no. Rules over the lexicon, the same for every language."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
+
+import numpy as np
 
 from services.classification.model.features import Bools, Features, Ints, lexicon
 
 AUTO_REPLY_SUSPECTED: Final = "auto_reply_suspected"
 SIGNALS: Final = (AUTO_REPLY_SUSPECTED, "not_now", "question", "referral", "unsubscribe")
 """All labels, in the order in which they are listed."""
+
+
+MACHINES_WORDS: Final = re.compile(
+    r"(?:ooo\b|auto(?:matic|mated)?[ -]?(?:reply|response)|automatische antwort|abwesenheitsnotiz|"
+    r"réponse automatique|message automatique|respuesta automática|mensaje automático|resposta automática|"
+    r"mensagem automática|risposta automatica|automatisch antwoord|odpowiedź automatyczna|automatyczna odpowiedź|"
+    r"autoresponder|otomatik yan\u0131t|自動返信|自動応答|自动回复|自動回覆)"
+)
+"""What mail programs write before an automated reply, and people do not. Cleaned texts begin with it."""
+
+
+def calls_itself_automatic(cleaned: Sequence[str]) -> Bools:
+    """Tell which texts say by their first words that a machine sent them."""
+    return np.array([MACHINES_WORDS.match(text.lstrip()) is not None for text in cleaned], dtype=bool)
 
 
 def signals_of(features: Features, declined: Bools, suspected: Bools) -> list[tuple[str, ...]]:
