@@ -22,7 +22,7 @@ Vectors = npt.NDArray[np.float32]
 DIMENSIONS: Final = 512
 TOKENS_MAX: Final = 256
 """A longer text is encoded by its beginning and its end."""
-BATCH_TOKENS_MAX: Final = 1_024
+BATCH_TOKENS_MAX: Final = 512
 ROWS: Final = 16
 """Texts are encoded so many at a time, or a multiple: with fewer rows, numpy multiplies matrices in another order, and
 the last bits of a text's vector would depend on how many others came with it."""
