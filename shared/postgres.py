@@ -56,8 +56,8 @@ async def create_pool(settings: Settings, *, service: str) -> asyncpg.Pool:
             "tcp_keepalives_idle": "5",
             "tcp_keepalives_interval": "2",
             "tcp_keepalives_count": "3",
-            # Statements go by keys. A plan made while a table is empty would read it from end to end, and outlive that:
-            # it is kept until the table is analysed or the statement is prepared anew.
+            # Statements go by keys. Before a table was first analysed, the planner takes a batch's keys for a good part
+            # of it, reads it from end to end, and keeps that plan.
             "enable_seqscan": "off",
             "jit": "off",  # plans are short; compiling them costs more than it saves
         },
