@@ -67,11 +67,16 @@ def find(template: Template) -> Wording | None:
     return _WORDINGS.get((template.id, template.version, template.locale))
 
 
+def language_of(locale: str) -> str:
+    """Give the language of a tag such as `pt-BR`, in small letters."""
+    return locale.replace("_", "-").split("-")[0].lower()
+
+
 def render(choice: Choice, locale: str | None, name: str | None) -> tuple[Template, str]:
     """Give the newest wording for a choice, ready to edit.
 
     `locale` is a language tag (`pt-BR`); its language decides, and English stands in for the ones that are not known.
     """
-    language = (locale or DEFAULT_LOCALE).replace("_", "-").split("-")[0].lower()
+    language = language_of(locale or DEFAULT_LOCALE)
     wording = _NEWEST.get((choice, language)) or _NEWEST[choice, DEFAULT_LOCALE]
     return wording.template, wording.filled(name)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import re
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import asyncpg
@@ -10,11 +10,13 @@ import click
 
 from deploy.commands.stack import postgres_address, postgres_option
 from deploy.local.servers import reaching
+from services.classification.model.classifier import OUTCOME_OF_LABEL
 from services.classification.model.corpus import Example
 from services.classification.private import Corrected, load_corrected
+from shared.templates import language_of
 
 AUTHOR = "corrections"
-_LANGUAGE = re.compile("[a-z]{2,3}")
+_LABELS = {outcome: label for label, outcome in OUTCOME_OF_LABEL.items()}
 
 
 @click.command()
@@ -44,13 +46,12 @@ async def _load(dsn: str, since: datetime) -> list[Corrected]:
 
 def row_of(corrected: Corrected) -> dict[str, object]:
     """Give a row as `services.classification.model.corpus` reads it."""
-    language = _LANGUAGE.match((corrected.locale or "").lower())
     example = Example(
         text=corrected.text,
-        label="accept" if corrected.outcome == "accepted" else "decline",
-        lang=language[0] if language else "und",
+        label=_LABELS[corrected.outcome],
+        lang=language_of(corrected.locale or "und"),
         tags=("corrected",),
         author=AUTHOR,
         split="train",
     )
-    return {name: getattr(example, name) for name in example.__slots__}
+    return asdict(example)

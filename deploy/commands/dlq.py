@@ -4,21 +4,20 @@ import asyncio
 import base64
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import click
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from rich.table import Table
 
+from deploy.commands.records import reader, records_between
 from deploy.commands.stack import kafka_address, kafka_option
 from deploy.commands.terminal import output
 from deploy.local.servers import reaching
 from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER
 from shared.topics import DEAD_LETTER_BYTES_MAX, SERVICES, dead_letters
 
-_POLL_MS = 200
 _SHOWN_BYTES_MAX = 2_000
 _DLQ_PREFIX = "dlq-"
 
@@ -173,30 +172,12 @@ async def _read(bootstrap: str, service: str | None, reason: str | None) -> list
     """Every dead letter that is still kept, oldest first per service."""
     names = {TopicPartition(dead_letters(name), 0): name for name in SERVICES if service in (None, name)}
     found: dict[str, list[Letter]] = {name: [] for name in names.values()}
-    async with _consumer(bootstrap) as consumer:
-        ends = await consumer.end_offsets(list(names))
-        unread = {partition for partition, end in ends.items() if end}
-        consumer.assign(list(unread))
-        while unread:
-            for partition, records in (await consumer.getmany(timeout_ms=_POLL_MS)).items():
-                found[names[partition]] += [
-                    _letter(names[partition], r.offset, r.key, r.value, tuple(r.headers)) for r in records
-                ]
-            unread = {partition for partition in unread if await consumer.position(partition) < ends[partition]}
+    async with reader(bootstrap, client_id="inmail-dlq") as consumer:
+        slots = list(names)
+        starts, ends = await consumer.beginning_offsets(slots), await consumer.end_offsets(slots)
+        async for slot, records in records_between(consumer, starts, ends):
+            found[names[slot]] += [_letter(names[slot], r.offset, r.key, r.value, tuple(r.headers)) for r in records]
     return [x for letters in found.values() for x in letters if reason in (None, x.reason)]
-
-
-@asynccontextmanager
-async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
-    # Not by seeking to the beginning: a reset to the end, the default, may still be on its way and win.
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, client_id="inmail-dlq", group_id=None, auto_offset_reset="earliest"
-    )
-    try:
-        await consumer.start()
-        yield consumer
-    finally:
-        await consumer.stop()
 
 
 def _letter(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.table import Table
 
+from deploy.commands.records import reader, records_between
 from deploy.commands.stack import kafka_address, kafka_option
 from deploy.commands.terminal import output
 from deploy.local.errors import StackError
@@ -19,7 +19,6 @@ from services.classification.shadow import Shadow
 from shared.events import ClassificationRequestedV1, InvalidRecordError, decode
 from shared.topics import CLASSIFICATION_REQUESTS, PARTITIONS
 
-_POLL_MS = 500
 _SHOWN_CHARS_MAX = 200
 
 
@@ -102,38 +101,15 @@ def _show(shadow: Shadow) -> None:
 
 
 async def _run(shadow: Shadow, bootstrap: str, since_ms: int | None, until_ms: int | None) -> None:
-    async for texts in _texts(bootstrap, since_ms, until_ms):
-        shadow.add(texts)
-
-
-async def _texts(bootstrap: str, since_ms: int | None, until_ms: int | None) -> AsyncIterator[list[str]]:
-    """The texts of a range of the topic, by the broker's timestamps, some at a time."""
+    """Compare the texts of a range of the topic, by the broker's timestamps."""
     slots = [TopicPartition(CLASSIFICATION_REQUESTS, number) for number in range(PARTITIONS)]
-    # Not by seeking to the beginning: a reset to the end, the default, may still be on its way and win.
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, client_id="inmail-shadow", group_id=None, auto_offset_reset="earliest"
-    )
-    try:
-        await consumer.start()
+    async with reader(bootstrap, client_id="inmail-shadow") as consumer:
         ends = await consumer.end_offsets(slots)
         ends |= await _places(consumer, slots, until_ms)
         starts = await consumer.beginning_offsets(slots)
         starts |= await _places(consumer, slots, since_ms, otherwise=ends)
-        unread = {slot for slot in slots if starts[slot] < ends[slot]}
-        consumer.assign(list(unread))
-        for slot in unread:
-            consumer.seek(slot, starts[slot])
-        while unread:
-            fetched = await consumer.getmany(timeout_ms=_POLL_MS)
-            yield [
-                text
-                for slot, records in fetched.items()
-                for r in records
-                if r.offset < ends[slot] and (text := _text_of(r.value, r.key, tuple(r.headers)))
-            ]
-            unread = {slot for slot in unread if await consumer.position(slot) < ends[slot]}
-    finally:
-        await consumer.stop()
+        async for _, records in records_between(consumer, starts, ends):
+            shadow.add(text for r in records if (text := _text_of(r.value, r.key, tuple(r.headers))))
 
 
 async def _places(

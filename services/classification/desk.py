@@ -32,6 +32,8 @@ class Desk:
     """The replies to write, by thread."""
     named: dict[str, str] = field(default_factory=dict)
     """The names to write, by thread."""
+    texts: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    """Text and locale of the replies that the model judged, by reply."""
     corrections: list[OutcomeDecidedV1] = field(default_factory=list)
     """The versions that humans have set."""
 
@@ -49,6 +51,8 @@ class Desk:
         new.append(Reply(request.reply_id, request.responded_at, verdict))
         self.threads[thread_id] = given.thread
         self.changed.add(thread_id)
+        if request.text and not request.choice:
+            self.texts[request.reply_id] = (request.text, request.candidate.locale)
         if name is not None and self.names.get(thread_id) != name:
             self.names[thread_id] = self.named[thread_id] = name
         return given.event

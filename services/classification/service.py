@@ -76,7 +76,7 @@ class Outcomes:
         await private.save_names(tx, desk.named)
         if self._text_days:
             kept_until = datetime.now(UTC).date() + timedelta(days=self._text_days)
-            await private.save_texts(tx, texts_to_keep(requests, desk), kept_until=kept_until)
+            await private.save_texts(tx, desk.texts, kept_until=kept_until)
 
     async def _verdicts(self, requests: Sequence[ClassificationRequestedV1]) -> dict[str, Verdict]:
         predictions = await self._predict({request.text or "" for request in requests if not request.choice})
@@ -104,16 +104,6 @@ class Outcomes:
         while len(self._predictions) > PREDICTIONS_KEPT_MAX:
             self._predictions.popitem(last=False)
         return found
-
-
-def texts_to_keep(requests: Iterable[ClassificationRequestedV1], desk: Desk) -> dict[str, tuple[str, str | None]]:
-    """Give text and locale of the replies that this batch had the model judge, by reply."""
-    answered = {reply.reply_id for replies in desk.replies.values() for reply in replies}
-    return {
-        request.reply_id: (request.text, request.candidate.locale)
-        for request in requests
-        if request.reply_id in answered and request.text and not request.choice
-    }
 
 
 def classified(prediction: Prediction) -> Verdict:

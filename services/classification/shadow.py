@@ -1,20 +1,10 @@
 """A new model beside the one at work: what would change if it decided. Pure: nothing is published or stored."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from services.classification.model.classifier import Prediction
-
-
-class Model(Protocol):
-    """What decides about texts."""
-
-    version: str
-
-    def classify(self, texts: Sequence[str]) -> list[Prediction]:
-        """Give one prediction a text."""
+from services.classification.model.classifier import Classifier, Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +20,9 @@ class Change:
 class Shadow:
     """The comparison so far. `changes` holds the first `samples_max` texts whose label would change."""
 
-    old: Model
-    new: Model
+    old: Classifier
+    new: Classifier
     samples_max: int = 20
-    texts: int = 0
     labels: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Texts by (old label, new label)."""
     confirmations: Counter[tuple[bool, bool]] = field(default_factory=Counter)
@@ -44,11 +33,15 @@ class Shadow:
         """Let both models decide some more texts."""
         some = list(texts)
         for text, old, new in zip(some, self.old.classify(some), self.new.classify(some), strict=True):
-            self.texts += 1
             self.labels[old.label, new.label] += 1
             self.confirmations[old.needs_confirmation, new.needs_confirmation] += 1
             if old.label != new.label and len(self.changes) < self.samples_max:
                 self.changes.append(Change(text, old, new))
+
+    @property
+    def texts(self) -> int:
+        """Texts that both have decided."""
+        return self.labels.total()
 
     @property
     def changed(self) -> int:

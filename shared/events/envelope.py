@@ -150,7 +150,7 @@ def encode(event: Event[EventData]) -> bytes:
     if event.receivedtime is not None:
         envelope["receivedtime"] = format_instant(event.receivedtime)
     envelope["data"] = plain(event.data)
-    return _without_nul(_dumps(envelope))
+    return _without_nul(_dumps(envelope), event.type, event.id)
 
 
 class Cause:
@@ -196,7 +196,7 @@ class Cause:
                 self._common,
                 written,
             )
-            records.append((subject.encode(), _without_nul(value)))
+            records.append((subject.encode(), _without_nul(value, name, event_id)))
         return records
 
 
@@ -216,7 +216,7 @@ def _dumps(document: dict[str, Any]) -> bytes:
     return orjson.dumps(document, default=default, option=orjson.OPT_PASSTHROUGH_DATETIME)
 
 
-def _without_nul(value: bytes) -> bytes:
+def _without_nul(value: bytes, type_name: str, event_id: str) -> bytes:
     if _BACKSLASH in value and b"\\u0000" in value.replace(b"\\\\", b""):
-        raise ValueError("the event holds a NUL character; refuse such text where it enters")
+        raise ValueError(f"{type_name} {event_id}: holds a NUL character; refuse such text where it enters")
     return value

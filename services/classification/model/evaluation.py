@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -140,12 +141,7 @@ def answers_a_second(classifier: Classifier, examples: Sequence[Example]) -> flo
     """Short texts classified in a second of one core, the best of three runs."""
     short = [example.text for example in examples if len(example.text) <= SHORT_TEXT_CHARS_MAX]
     texts = (short * (SPEED_TEXTS // max(len(short), 1) + 1))[:SPEED_TEXTS] if short else []
-    best = 0.0
-    for _ in range(3):
-        started = time.perf_counter()
-        classifier.classify(texts)
-        best = max(best, len(texts) / (time.perf_counter() - started))
-    return best
+    return len(texts) / _fastest_seconds(lambda: classifier.classify(texts), runs=3)
 
 
 def cold_start_seconds() -> float:
@@ -155,12 +151,17 @@ def cold_start_seconds() -> float:
         "from services.classification.model.encoder import encoder\n"
         "Classifier.load(), encoder()"
     )
-    best = float("inf")
-    for _ in range(3):
+    command = [sys.executable, "-c", program]
+    return _fastest_seconds(lambda: subprocess.run(command, check=True), runs=3)  # noqa: S603  our own program
+
+
+def _fastest_seconds(step: Callable[[], object], *, runs: int) -> float:
+    def timed() -> float:
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603  our own program
-        best = min(best, time.perf_counter() - started)
-    return best
+        step()
+        return time.perf_counter() - started
+
+    return min(timed() for _ in range(runs))
 
 
 def interval(flags: Sequence[bool]) -> str:
@@ -306,11 +307,8 @@ def _costs(classifier: Classifier, judged: Sequence[Judged]) -> list[tuple[str, 
     rows = []
     for limit in sorted({*LIMITS_COMPARED, classifier.limits.words_confidence_min}):
         some = classifier.with_words_from(limit)
-        rate = 0.0
-        for _ in range(2):
-            started = time.perf_counter()
-            predictions = some.classify(texts)
-            rate = max(rate, len(texts) / (time.perf_counter() - started))
+        predictions = some.classify(texts)
+        rate = len(texts) / _fastest_seconds(partial(some.classify, texts), runs=2)
         right = share(p.label == label for p, label in zip(predictions, labels, strict=True))
         sure = share(not p.needs_confirmation for p in predictions)
         marked = " (at work)" if limit == classifier.limits.words_confidence_min else ""

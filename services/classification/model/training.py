@@ -200,11 +200,15 @@ def fold_of(examples: Sequence[Example]) -> Ints:
 
 def left_out_scores(matrix: Matrix, declined: Scores, fold: Ints) -> Scores:
     """Score each row by a model that has not seen its fold."""
-    scores = np.zeros(matrix.rows)
+    return _left_out(fold, lambda mine: matrix.only(mine).times(fit(matrix.only(~mine), declined[~mine])))
+
+
+def _left_out(fold: Ints, score: Callable[[npt.NDArray[np.bool_]], Scores]) -> Scores:
+    """Let `score` score the rows of each fold, having learnt from the others."""
+    scores = np.zeros(len(fold))
     for number in np.unique(fold):
         mine = fold == number
-        weights = fit(matrix.only(~mine), declined[~mine])
-        scores[mine] = matrix.only(mine).times(weights)
+        scores[mine] = score(mine)
     return scores
 
 
@@ -251,12 +255,12 @@ def fit_meaning(meaning: Scores, wanted: Scores) -> Scores:
 
 def left_out_meaning(meaning: Scores, wanted: Scores, fold: Ints) -> Scores:
     """Score each row's meaning by weights that have not seen its fold."""
-    scores = np.zeros(len(wanted))
-    for number in np.unique(fold):
-        mine = fold == number
+
+    def score(mine: npt.NDArray[np.bool_]) -> Scores:
         weights = fit_meaning(meaning[~mine], wanted[~mine])
-        scores[mine] = meaning[mine] @ weights[:-1] + weights[-1]
-    return scores
+        return np.asarray(meaning[mine] @ weights[:-1] + weights[-1])
+
+    return _left_out(fold, score)
 
 
 def weigh(words: Scores, meant: Scores, wanted: Scores) -> Scores:
