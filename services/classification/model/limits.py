@@ -1,0 +1,149 @@
+"""What turns scores into answers: weights of the scores, calibrations and thresholds, chosen on left-out scores."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.classification.model.classifier import Limits, probability, weighed
+from services.classification.model.meaning import Scores
+from services.classification.model.regression import DENSE_FACTOR, GROUP_FACTORS, logistic
+
+SURE_PRECISION_MIN: Final = 0.97
+"""Of the answers that ask nobody to confirm them, this share is right, on rows left out of the fit."""
+DECLINE_PROBABILITY_MIN: Final = 0.55
+KNOWN_WORDS_MIN: Final = 0.3
+
+FALSE_SUSPICION_MAX: Final = 0.002
+"""So large a share of people's replies may be suspected to be a machine's, on rows left out of the fit."""
+AUTO_MARGIN: Final = 1.0
+"""So far below all automated replies that were found, by the score of their words, the encoder is still asked."""
+CASCADE_LOSS_MAX: Final = 0.001
+"""So much accuracy may be given up for asking the encoder less often."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Scores of the judges' rows by models that have not seen them, (rows,) each, and what the rows are."""
+
+    words: Scores
+    meant: Scores
+    auto_words: Scores
+    auto_meant: Scores
+    declined: Scores
+    by_person: npt.NDArray[np.bool_]
+    counts: npt.NDArray[np.bool_]
+    """Rows that limits are chosen on: a person's, by none of `MIMICS`."""
+
+
+def choose_limits(left: LeftOut) -> Limits:
+    """Choose what turns scores into answers, on left-out scores.
+
+    Raises:
+        ValueError: no row counts.
+
+    """
+    counts = left.counts
+    if not counts.any():
+        message = "limits are chosen on people's replies by the judges, and there are none: add some"
+        raise ValueError(message)
+    declined = left.declined[counts]
+    words_calibration = calibrate(left.words[counts], declined)
+    together = weigh(left.words[counts], left.meant[counts], declined)
+    by_words = probability(left.words[counts], words_calibration)
+    by_both = probability(weighed(left.words[counts], left.meant[counts], together))
+    words_confidence = _words_confidence(by_words, by_both, declined == 1)
+    decline = np.where(np.maximum(by_words, 1 - by_words) >= words_confidence, by_words, by_both)
+    says_decline = decline >= DECLINE_PROBABILITY_MIN
+    confidence = np.where(says_decline, decline, 1 - decline)
+    sure = sure_confidence(confidence, says_decline == (declined == 1), SURE_PRECISION_MIN)
+    known = counts | ~left.by_person
+    auto_together = weigh(left.auto_words[known], left.auto_meant[known], (~left.by_person[known]).astype(np.float64))
+    auto_asked, auto_score = _auto_limits(left, auto_together)
+    return Limits(
+        group_factors=GROUP_FACTORS,
+        dense_factor=DENSE_FACTOR,
+        words_calibration=words_calibration,
+        together=together,
+        auto_together=auto_together,
+        words_confidence_min=words_confidence,
+        decline_probability_min=DECLINE_PROBABILITY_MIN,
+        sure_confidence_min=min(math.ceil(sure * 10_000), 9_999) / 10_000,
+        auto_asked_min=auto_asked,
+        auto_score_min=auto_score,
+        known_words_min=KNOWN_WORDS_MIN,
+    )
+
+
+def _auto_limits(left: LeftOut, together: Sequence[float]) -> tuple[float, float]:
+    """Give the score of words from which to ask, below all that is found, and that of both from which to suspect."""
+    scores = weighed(left.auto_words, left.auto_meant, together)
+    by_people = np.sort(scores[left.counts])
+    suspect = float(by_people[-1 - int(len(by_people) * FALSE_SUSPICION_MAX)]) + 1e-4
+    found = left.auto_words[~left.by_person & (scores >= suspect)]
+    return (round(float(found.min()) - AUTO_MARGIN, 4) if len(found) else 0.0), round(suspect, 4)
+
+
+def _words_confidence(by_words: Scores, by_both: Scores, declined: npt.NDArray[np.bool_]) -> float:
+    """Give the lowest confidence from which the words alone do next to as well as words and meaning together."""
+    best = float(((by_both >= DECLINE_PROBABILITY_MIN) == declined).mean())
+    for step in range(85, 100):  # lower ones cost no accuracy, but sureness
+        alone = np.maximum(by_words, 1 - by_words) >= step / 100
+        decline = np.where(alone, by_words, by_both)
+        if float(((decline >= DECLINE_PROBABILITY_MIN) == declined).mean()) >= best - CASCADE_LOSS_MAX:
+            return step / 100
+    return 1.0
+
+
+def calibrate(scores: Scores, declined: Scores) -> tuple[float, float]:
+    """Fit slope and offset that turn left-out scores into probabilities (Platt)."""
+    slope, offset = logistic(np.column_stack((scores, np.ones(len(scores)))), declined)
+    return round(float(slope), 6), round(float(offset), 6)
+
+
+def weigh(words: Scores, meant: Scores, wanted: Scores) -> tuple[float, float, float]:
+    """Find what the scores of words and meaning count for together, and the offset, for a probability.
+
+    Both are left-out scores: beside weights fitted on the same rows, honest scores would count for too little.
+    """
+    found = logistic(np.column_stack((words, meant, np.ones(len(words)))), wanted)
+    by_words, by_meaning, offset = (round(float(weight), 6) for weight in found)
+    return by_words, by_meaning, offset
+
+
+def sure_confidence(confidence: Scores, right: npt.NDArray[np.bool_], precision: float) -> float:
+    """Give the lowest confidence from which upwards the answers are right often enough; 1 where none is."""
+    order = np.argsort(-confidence, kind="stable")
+    share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(share >= precision)
+    return float(confidence[order][enough[-1]]) if len(enough) else 1.0
+
+
+def summary(left: LeftOut, limits: Limits) -> dict[str, float]:
+    """Say how the words, and words and meaning, do on the rows that limits were chosen on: a little too well."""
+    declined = left.declined[left.counts] == 1
+    by_words = probability(left.words, limits.words_calibration)[left.counts]
+    by_both = probability(weighed(left.words, left.meant, limits.together))[left.counts]
+    alone = np.maximum(by_words, 1 - by_words) >= limits.words_confidence_min
+    decline = np.where(alone, by_words, by_both)
+    says_decline = decline >= limits.decline_probability_min
+    right = says_decline == declined
+    sure = np.where(says_decline, decline, 1 - decline) >= limits.sure_confidence_min
+    suspected = weighed(left.auto_words, left.auto_meant, limits.auto_together) >= limits.auto_score_min
+    suspected &= left.auto_words >= limits.auto_asked_min
+    figures = {
+        "rows": float(len(declined)),
+        "accuracy_words": ((by_words >= limits.decline_probability_min) == declined).mean(),
+        "accuracy_meaning": ((left.meant[left.counts] > 0) == declined).mean(),
+        "accuracy_words_and_meaning": ((by_both >= limits.decline_probability_min) == declined).mean(),
+        "accuracy": right.mean(),
+        "share_by_words_alone": alone.mean(),
+        "sure_share": sure.mean(),
+        "sure_accuracy": right[sure].mean() if sure.any() else 0.0,
+        "auto_replies_found": suspected[~left.by_person].mean() if not left.by_person.all() else 0.0,
+        "falsely_suspected": suspected[left.counts].mean(),
+    }
+    return {name: round(float(figure), 4) for name, figure in figures.items()}

@@ -1,0 +1,98 @@
+"""The trained encoder as an ONNX file: weights of 7 bits, whose integer products are the same on every processor.
+
+Numbers are rounded to 8 bits on their way into each product, with a scale of their own; weights to 7, so that no
+processor's sum of two products overflows 16 bits, which those without a special instruction would cut off.
+"""
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from services.classification.model.encoder import CLASSES
+from services.classification.model.finetuning import Parameters
+from services.classification.model.pretrained import HEADS, NORM_EPSILON, WIDTH
+
+OPSET: Final = 20
+IR_VERSION: Final = 10
+WEIGHT_MAX: Final = 63
+
+
+class _Graph:
+    """Nodes and constants, in the order in which they are needed."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, value: npt.NDArray[Any]) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+        """Append a node; give the name of its output, or a list of them."""
+        names = [f"n{len(self.nodes)}.{number}" for number in range(outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
+        return names if outputs > 1 else names[0]
+
+    def linear(self, x: str, part: Parameters) -> str:
+        step = np.abs(part["weight"]).max(axis=0) / WEIGHT_MAX
+        step[step == 0] = 1
+        rounded = np.round(part["weight"] / step).astype(np.int8)
+        numbers, scale, zero = self.add("DynamicQuantizeLinear", x, outputs=3)
+        product = self.add("MatMulInteger", numbers, self.constant(rounded), zero)
+        scale = self.add("Mul", scale, self.constant(step.astype(np.float32)))
+        product = self.add("Mul", self.add("Cast", product, to=TensorProto.FLOAT), scale)
+        return str(self.add("Add", product, self.constant(part["bias"])))
+
+    def norm(self, x: str, part: Parameters) -> str:
+        weight, bias = self.constant(part["weight"]), self.constant(part["bias"])
+        return str(self.add("LayerNormalization", x, weight, bias, axis=-1, epsilon=NORM_EPSILON))
+
+
+def network_of(parameters: Parameters) -> bytes:
+    """Write the network that gives one text's scores, (1, 3), from its pieces' vectors, (pieces, WIDTH)."""
+    graph = _Graph()
+    heads = graph.constant(np.array([-1, 3 * HEADS, WIDTH // HEADS]))
+    row = graph.constant(np.array([-1, WIDTH]))
+    zero, one = graph.constant(np.array([0])), graph.constant(np.array([1]))
+    length = graph.add("Slice", graph.add("Shape", "words"), zero, one)
+    positions = graph.add("Slice", graph.constant(parameters["positions"]), zero, length)
+    x = graph.norm(graph.add("Add", "words", positions), parameters["norm"])
+    layers = parameters["layers"]
+    for number in range(len(layers["qkv"]["bias"])):
+        layer = {name: {kind: array[number] for kind, array in part.items()} for name, part in layers.items()}
+        x = _layer(graph, x, layer, heads, row)
+    mean = graph.add("ReduceMean", x, zero, keepdims=1)
+    weight, bias = (graph.constant(parameters["head"][kind]) for kind in ("weight", "bias"))
+    graph.nodes.append(helper.make_node("Gemm", [mean, weight, bias], ["scores"]))
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "encoder",
+            [helper.make_tensor_value_info("words", TensorProto.FLOAT, ["pieces", WIDTH])],
+            [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, len(CLASSES)])],
+            graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    onnx.checker.check_model(model)
+    written: bytes = model.SerializeToString(deterministic=True)
+    return written
+
+
+def _layer(graph: _Graph, x: str, layer: Parameters, heads: str, row: str) -> str:
+    parts = graph.add("Transpose", graph.add("Reshape", graph.linear(x, layer["qkv"]), heads), perm=[1, 0, 2])
+    query, key, value = graph.add("Split", parts, outputs=3, axis=0, num_outputs=3)
+    query = graph.add("Mul", query, graph.constant(np.float32(1 / math.sqrt(WIDTH // HEADS)).reshape(1)))
+    weight = graph.add("Softmax", graph.add("MatMul", query, graph.add("Transpose", key, perm=[0, 2, 1])), axis=-1)
+    seen = graph.add("Transpose", graph.add("MatMul", weight, value), perm=[1, 0, 2])
+    attended = graph.linear(graph.add("Reshape", seen, row), layer["attention"])
+    x = graph.norm(graph.add("Add", x, attended), layer["attention_norm"])
+    inner = graph.add("Gelu", graph.linear(x, layer["inner"]))
+    return graph.norm(graph.add("Add", x, graph.linear(inner, layer["outer"])), layer["outer_norm"])
