@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import asyncpg
 import uvicorn
@@ -73,6 +74,10 @@ class ServiceSpec:
     tidy: Tidy | None = None
 
 
+_ENDS_A_CONSUMER: Final = (FenceRejectedError, DeafConsumerError, KafkaError, asyncpg.PostgresError)
+"""A new consumer starts after these, and after any other fault of the database: not all are a PostgresError."""
+
+
 @dataclass(slots=True)
 class ServiceProcess:
     """A running service; `stop` ends `run` after the batch in hand."""
@@ -132,14 +137,9 @@ class ServiceProcess:
                 await self._consume(resources, handler)
             except RetentionPassedError:
                 raise
-            except (
-                FenceRejectedError,
-                DeafConsumerError,
-                KafkaError,
-                OSError,
-                asyncpg.PostgresError,
-                TimeoutError,
-            ) as error:
+            except Exception as error:
+                if not isinstance(error, _ENDS_A_CONSUMER) and not is_fault(error):
+                    raise
                 logger.warning(
                     "consumer ended, a new one starts in %.1f s: %s: %s", delay_seconds, type(error).__name__, error
                 )

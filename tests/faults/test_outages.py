@@ -146,7 +146,7 @@ async def test_the_database_goes_and_comes_under_a_running_service(system: Local
     statuses = {e.id: e.data.inmail_id for e in said if e.type == "inmail.status_changed.v1"}
     wanted = [e.data.inmail_id for when in ("before", "meanwhile", "afterwards") for e in inmails(when)]
     assert sorted(statuses.values()) == sorted(wanted)
-    assert (child.pid, child.restarts_total) == process
+    assert (child.pid, child.restarts_total) == process, child.log_path.read_text()[-5_000:]
 
 
 def inmails(when: str) -> list[Event[InmailSentV1]]:
