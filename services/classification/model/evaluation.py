@@ -170,11 +170,8 @@ def interval(flags: Sequence[bool]) -> str:
     return f"{values.mean():.3f} ({low:.3f} to {high:.3f})"
 
 
-def report(classifier: Classifier, manifest: dict[str, object]) -> str:
-    """Write the report on the test split, and on the training split's left-out authors as the manifest holds it."""
-    written = corpus.load("test")
-    examples = unseen(written, corpus.load("train"))
-    everything = judge(classifier, examples)
+def report(classifier: Classifier, manifest: dict[str, object], everything: Sequence[Judged], left_out: int) -> str:
+    """Write the report on judged test rows, and on the training split's left-out authors as the manifest holds it."""
     judged = [j for j in everything if j.example.label != "auto_reply"]
     automated = [j for j in everything if j.example.label == "auto_reply"]
     confusion = Counter((j.example.label, j.prediction.label) for j in judged)
@@ -185,7 +182,7 @@ def report(classifier: Classifier, manifest: dict[str, object]) -> str:
         "from the artefact that `make train` (`python -m services.classification.model.training`) wrote.",
         "",
         f"Test rows: {len(judged)} replies and {len(automated)} automated ones, by authors none of whose rows are in",
-        f"training; {len(written) - len(examples)} more rows are left out, as training holds nearly the same words",
+        f"training; {left_out} more rows are left out, as training holds nearly the same words",
         f"(`duplicates.py`). {share(j.example.hard for j in judged):.0%} of the replies are hard by their tags.",
         "All count in the accuracy, those that ask for confirmation too. In brackets: 95 % intervals by bootstrap.",
         "",
@@ -344,8 +341,9 @@ def main() -> None:
     manifest = json.loads((ARTEFACT / MANIFEST_FILE).read_text(encoding="utf-8"))
     classifier = Classifier.load()
     with threadpool_limits(1):
-        text = report(classifier, manifest)
-        rows = judge(classifier, unseen(corpus.load("test"), corpus.load("train")))
+        written = corpus.load("test")
+        rows = judge(classifier, unseen(written, corpus.load("train")))
+        text = report(classifier, manifest, rows, left_out=len(written) - len(rows))
     judged = [j for j in rows if j.example.label != "auto_reply"]
     REPORT.write_text(text, encoding="utf-8")
     covered = [(c, right) for c, _, right in coverage(judged)]

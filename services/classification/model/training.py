@@ -95,22 +95,25 @@ def train(examples: Sequence[Example], judges: Sequence[str] = JUDGES, recipe: R
         ValueError: limits cannot be chosen, as there are no rows by `judges` or by others.
 
     """
-    judged = np.isin([example.author for example in examples], list(judges))
+    authors = np.array([example.author for example in examples])
+    judged = np.isin(authors, list(judges))
     if judged.all() or not judged.any():
         message = f"limits are chosen on rows by {', '.join(judges)} after training on others: add rows by both"
         raise ValueError(message)
     with threadpool_limits(1, user_api="blas"):  # sums in one order, whatever the number of cores
-        return _train(examples, judged, recipe or Recipe())
+        return _train(examples, authors, judged, recipe or Recipe())
 
 
-def _train(examples: Sequence[Example], judged: npt.NDArray[np.bool_], recipe: Recipe) -> Trained:
+def _train(
+    examples: Sequence[Example], authors: npt.NDArray[np.str_], judged: npt.NDArray[np.bool_], recipe: Recipe
+) -> Trained:
     cleaned = clean([example.text for example in examples])
     features = extract(cleaned)
     labels = np.array([CLASSES.index(example.label) for example in examples], dtype=np.intp)
     declined, automatic = ((labels == CLASSES.index(name)).astype(np.float64) for name in ("decline", "auto_reply"))
     rows = Rows(cleaned, matrix_of(features), declined, automatic, labels)
     fitted = _fitted(rows.only(~judged), recipe)
-    left = _left_out(fitted, rows.only(judged), _authors(examples, judged))
+    left = _left_out(fitted, rows.only(judged), authors[judged])
     limits = choose_limits(left)
     seen = np.zeros(BUCKETS, dtype=bool)
     stems = next(group for group in features.groups if group.name == "stem")
@@ -141,16 +144,12 @@ def _train(examples: Sequence[Example], judged: npt.NDArray[np.bool_], recipe: R
     return Trained(arrays, fitted.network, manifest)
 
 
-def _authors(examples: Sequence[Example], judged: npt.NDArray[np.bool_]) -> list[str]:
-    return [example.author for example, keep in zip(examples, judged.tolist(), strict=True) if keep]
-
-
 def _fitted(rows: Rows, recipe: Recipe) -> Fitted:
     network = network_of(fine_tuned([latin(text) for text in rows.cleaned], rows.classes, recipe))
     return Fitted(fit(rows.matrix, rows.declined), fit(rows.matrix, rows.automatic), network)
 
 
-def _left_out(fitted: Fitted, rows: Rows, authors: Sequence[str]) -> LeftOut:
+def _left_out(fitted: Fitted, rows: Rows, authors: npt.NDArray[np.str_]) -> LeftOut:
     meant, auto_meant = meanings(Encoder(fitted.network), rows.cleaned)
     by_person = rows.automatic == 0
     return LeftOut(
