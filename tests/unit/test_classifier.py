@@ -11,7 +11,7 @@ import pytest
 
 from services.classification.cli import LINES_PER_BATCH, BadLineError, classify_jsonl
 from services.classification.model import classifier as stored
-from services.classification.model import corpus, finetuning, regression, training
+from services.classification.model import corpus, finetuning, mixtures, regression, training
 from services.classification.model import limits as choosing
 from services.classification.model.classifier import ARTEFACT, ArtefactError, Classifier, Prediction
 from services.classification.model.cleaning import CLEAN_CHARS_MAX, fold, own_words
@@ -19,6 +19,7 @@ from services.classification.model.corpus import Example
 from services.classification.model.encoder import Encoder, tokenizer
 from services.classification.model.evaluation import Judged, calibration_error, f1, unseen
 from services.classification.model.features import LEXICON_PATH, clean, extract, lexicon
+from services.classification.model.mixtures import Mixture
 from services.classification.model.network import network_of
 from services.classification.model.pretrained import pretrained
 
@@ -219,13 +220,16 @@ def examples(count: int = 40) -> list[Example]:
     ]
 
 
+MIXTURES = (Mixture("yes, count me in, but out of office", (0.3, 0.1, 0.6)),)
+
+
 @pytest.fixture(scope="module")
 def small() -> training.Trained:
-    return training.train(examples(), judges=("y",), recipe=SMALL)
+    return training.train(examples(), MIXTURES, judges=("y",), recipe=SMALL)
 
 
 def test_training_twice_gives_the_same_model(small: training.Trained) -> None:
-    again = training.train(examples(), judges=("y",), recipe=SMALL)
+    again = training.train(examples(), MIXTURES, judges=("y",), recipe=SMALL)
     assert again.manifest["left_out"]["rows"] == 40
     assert small.manifest == again.manifest
     assert small.network == again.network
@@ -266,10 +270,11 @@ def test_the_stored_scores_are_those_of_training(small: training.Trained) -> Non
 def test_the_stored_network_is_the_trained_one() -> None:
     """But for the rounding to 7 and 8 bits; what is filled up and the other texts of a batch do not count."""
     texts = clean(["yes, count me in", "no thanks, and please do not write again", "tell me more"])
-    parameters = finetuning.fine_tuned(texts, np.array([0, 1, 0]), SMALL)
+    odds = np.eye(3, dtype=np.float32)[[0, 1, 0]]
+    parameters = finetuning.fine_tuned(texts, odds, SMALL)
     parameters["head"]["weight"] = parameters["head"]["weight"] * 50  # so little training leaves small scores
     ids = [np.array(tokenizer().encode(text), dtype=np.intp) for text in texts]
-    words, there, _, _ = finetuning.filled(ids, np.array([0, 1, 0]), texts=5)
+    words, there, _ = finetuning.filled(ids, odds, texts=5)
     exact = finetuning.forward(parameters, words, there, 0.0, jax.random.key(0))[:3]
     # A missing layer or bias is 0.2 and more of the scores' range.
     np.testing.assert_allclose(Encoder(network_of(parameters)).scores(texts), exact, atol=0.12 * np.ptp(exact))
@@ -278,6 +283,44 @@ def test_the_stored_network_is_the_trained_one() -> None:
 def test_the_stored_model_is_made_from_the_rows_that_lie_here() -> None:
     manifest = json.loads((ARTEFACT / stored.MANIFEST_FILE).read_text(encoding="utf-8"))
     assert manifest["data_sha256"] == corpus.digest(corpus.load("train")), "the rows changed: make train"
+    assert manifest["mixtures_sha256"] == mixtures.digest(mixtures.load()), "the mixtures changed: make train"
+
+
+def test_mixtures_teach_the_encoder(small: training.Trained) -> None:
+    without = training.train(examples(), judges=("y",), recipe=SMALL)
+    assert without.network != small.network
+    assert without.manifest["mixtures_sha256"] != small.manifest["mixtures_sha256"]
+
+
+def test_mixtures_hold_what_was_written_in_one_language() -> None:
+    def row(text: str, lang: str) -> Example:
+        return Example(text, "accept", lang, (), "x", "train")
+
+    rows = [
+        row("Yes. Call me at nine.", "en"),
+        row("No. Not in a hundred years! Bye.", "en"),
+        row("Oui. Non merci.", "fr"),
+    ]
+    found = mixtures.mixed(rows, 12, seed=3)
+    assert found == mixtures.mixed(rows, 12, seed=3)
+    assert found != mixtures.mixed(rows, 12, seed=4)
+    known = {lang: {*" ".join(r.text for r in rows if r.lang == lang).lower().split()} for lang in ("en", "fr")}
+    for text, lang in found.items():
+        assert {word.rstrip(".!") for word in text.lower().split()} <= {word.rstrip(".!") for word in known[lang]}
+
+
+def test_no_reply_that_is_measured_on_is_part_of_a_mixture() -> None:
+    held_back = [*corpus.load("test"), *(e for e in corpus.load("train") if e.author in corpus.JUDGES)]
+    texts = [e.text for e in held_back if len(e.text) > 60]  # shorter ones are what anybody says
+    assert len(texts) > 1000
+    everything = "\n".join(mixture.text for mixture in mixtures.load())
+    assert [text for text in texts if text in everything] == []
+
+
+def test_a_bad_line_of_mixtures_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"text": "x", "odds": [1, 0]}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"m\.jsonl, line 1"):
+        mixtures.load(tmp_path / "m.jsonl")
 
 
 @pytest.mark.parametrize(

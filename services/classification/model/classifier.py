@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from services.classification.model import features as feature
 from services.classification.model.encoder import Encoder
-from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features
+from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features, Ints
 from services.classification.model.meaning import Scores, meanings
 from services.classification.model.pretrained import PACKAGE
 from services.classification.model.signals import calls_itself_automatic, signals_of
@@ -24,6 +24,9 @@ ARTEFACT: Final = Path(__file__).parent / "artefact"
 WEIGHTS_FILE: Final = "model.npz"
 NETWORK_FILE: Final = "network.onnx"
 MANIFEST_FILE: Final = "manifest.json"
+
+SLOTS_PER_BUCKET: Final = 16
+SEEN_SLOTS: Final = BUCKETS * SLOTS_PER_BUCKET
 
 BATCH_TEXTS_MAX: Final = 256
 BATCH_CHARS_MAX: Final = 100_000
@@ -48,9 +51,9 @@ class Prediction:
 class Weights:
     """A logistic regression's weights; a positive score speaks for decline.
 
-    `buckets` holds (BUCKETS,) steps of `step` each, `dense` one weight a dense feature. `seen` tells which buckets of
-    words the training data holds. `auto_buckets`, `auto_step`, `auto_dense` and `auto_bias` are those of a second
-    regression on the same features, whose positive score speaks for an automated reply.
+    `buckets` holds (BUCKETS,) steps of `step` each, `dense` one weight a dense feature. `seen` tells which slots of
+    words the training data holds, (SEEN_SLOTS,). `auto_buckets`, `auto_step`, `auto_dense` and `auto_bias` are those of
+    a second regression on the same features, whose positive score speaks for an automated reply.
     """
 
     buckets: npt.NDArray[np.int8]
@@ -238,9 +241,19 @@ def probability(scores: Scores, calibration: Sequence[float] = (1.0, 0.0)) -> Sc
 
 def known_share(features: Features, weights: Weights) -> Scores:
     """Give the share of each text's words that the training data holds."""
-    stems = next(group for group in features.groups if group.name == "stem")
-    known = np.bincount(stems.text, weights=weights.seen[stems.bucket], minlength=len(features.words))
+    text, slot = word_slots(features)
+    known = np.bincount(text, weights=weights.seen[slot], minlength=len(features.words))
     return np.asarray(known / np.maximum(features.words, 1), dtype=np.float64)
+
+
+def word_slots(features: Features) -> tuple[Ints, Ints]:
+    """Give for each word the text it is in and its slot.
+
+    By its bucket alone, a word that is new would be taken for known in one of five cases.
+    """
+    by_name = {group.name: group for group in features.groups}
+    stem, again = by_name["stem"], by_name["stem_again"]
+    return stem.text, stem.bucket * SLOTS_PER_BUCKET + again.bucket % SLOTS_PER_BUCKET
 
 
 def weights_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Weights:
@@ -250,7 +263,7 @@ def weights_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Weights:
         step=float(arrays["step"]),
         dense=arrays["dense"].astype(np.float64),
         bias=float(arrays["bias"]),
-        seen=np.unpackbits(arrays["seen"], count=BUCKETS).astype(bool),
+        seen=np.unpackbits(arrays["seen"], count=SEEN_SLOTS).astype(bool),
         auto_buckets=arrays["auto_buckets"],
         auto_step=float(arrays["auto_step"]),
         auto_dense=arrays["auto_dense"].astype(np.float64),

@@ -18,6 +18,12 @@ HARD_TAGS: Final = frozenset(
 )
 """What makes a reply hard to read, for its words do not simply say what it means."""
 
+JUDGES: Final = ("c3", "k1", "n2", "q2", "r2")
+"""Authors whose rows teach nothing: limits are chosen on them, as they will be for authors that no model has met.
+
+None of them is one whose rows the lexicon was extended by (a1, b2): those flatter the words.
+"""
+
 REPLIES: Final = Path(__file__).parent / "data" / "replies"
 
 

@@ -24,7 +24,7 @@ Ints: TypeAlias = npt.NDArray[np.intp]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
-FEATURES_VERSION: Final = "1"
+FEATURES_VERSION: Final = "2"
 """Grows with every change that gives a text other numbers: an artefact fits one version only."""
 
 BUCKET_BITS: Final = 17
@@ -441,6 +441,7 @@ def _groups(tokens: _Tokens, tail: Bools) -> tuple[Group, ...]:
         Group("word", text, bucket(_joined(full, salt=101))),
         Group("word2", text[pairs], bucket(_joined(full[pairs], full[pairs + 1], salt=102))),
         Group("stem", text, bucket(_joined(stem, salt=103))),
+        Group("stem_again", text, bucket(_joined(stem, salt=106))),
         Group("skip2", text[skips], bucket(_joined(stem[skips], stem[skips + 2], salt=104))),
         Group("tail", text[tail], bucket(_joined(stem[tail], salt=105))),
     ]

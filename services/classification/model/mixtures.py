@@ -1,0 +1,101 @@
+"""Texts that nobody wrote: sentences of training rows put together anew, for larger models to give their opinion on.
+
+A small network learns from them what larger ones take a text for. What it is, nobody knows: mixtures have opinions,
+never a label, and nothing is measured on them.
+"""
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.classification.model.corpus import Example
+
+MIXTURES: Final = Path(__file__).parent / "data" / "mixtures.jsonl"
+CHARS_MIN: Final = 3
+CHARS_MAX: Final = 450
+WORDS_LEFT_OUT: Final = 0.12
+"""So many words are missing where words are left out."""
+LOWER_CASE: Final = 0.15
+SMALL_LANGUAGES: Final = 0.8
+"""The number of a language's mixtures grows with this power of that of its rows."""
+
+_SENTENCES: Final = re.compile(r"(?<=[.!?…;])\s+|(?<=[。!?])|\n+")
+_WITHOUT_BLANKS: Final = frozenset({"ja", "zh"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """A text and the probabilities that larger models give its classes, in the order of `encoder.CLASSES`."""
+
+    text: str
+    odds: tuple[float, float, float]
+
+
+def load(path: Path = MIXTURES) -> list[Mixture]:
+    """Give all mixtures on which there are opinions.
+
+    Raises:
+        ValueError: a line is none; the message names it.
+
+    """
+    mixtures: list[Mixture] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            accept, decline, machine = map(float, row["odds"])
+            mixtures.append(Mixture(str(row["text"]), (accept, decline, machine)))
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"{path.name}, line {number}: not a mixture: {error!r}"
+            raise ValueError(message) from error
+    return mixtures
+
+
+def digest(mixtures: Iterable[Mixture]) -> str:
+    """Name the data: equal for equal texts and opinions in the same order."""
+    hashed = hashlib.sha256()
+    for mixture in mixtures:
+        hashed.update(json.dumps([mixture.text, mixture.odds], ensure_ascii=False).encode() + b"\n")
+    return hashed.hexdigest()
+
+
+def mixed(examples: Iterable[Example], count: int, seed: int = 0) -> dict[str, str]:
+    """Put so many texts together, of rows in one language each; give their languages by text."""
+    draw = random.Random(seed)  # noqa: S311 - nothing secret hangs on it
+    rows: dict[str, list[list[str]]] = {}
+    for example in examples:
+        sentences = [part for part in _SENTENCES.split(example.text.strip()) if part.strip()]
+        if sentences:
+            rows.setdefault(example.lang, []).append(sentences)
+    langs = sorted(rows)
+    weights = [len(rows[lang]) ** SMALL_LANGUAGES for lang in langs]
+    found: dict[str, str] = {}
+    while len(found) < count:
+        (lang,) = draw.choices(langs, weights)
+        text = _mixture(draw.choice(rows[lang]), draw.choice(rows[lang]), lang, draw)
+        if CHARS_MIN <= len(text) <= CHARS_MAX:
+            found.setdefault(text, lang)
+    return found
+
+
+def _mixture(one: Sequence[str], other: Sequence[str], lang: str, draw: random.Random) -> str:
+    """Put one text together; give an empty one where the rows are too short for the way that was drawn."""
+    join = ("" if lang in _WITHOUT_BLANKS else " ").join
+    way = draw.random()
+    if way < 0.35:  # another end
+        text = join([*one[:-1][-3:], other[-1]]) if len(one) > 1 else ""
+    elif way < 0.5:  # a sentence alone
+        text = draw.choice(one) if len(one) > 1 else ""
+    elif way < 0.65:  # one sentence less
+        left_out = draw.randrange(len(one))
+        text = join([part for number, part in enumerate(one) if number != left_out]) if len(one) > 2 else ""
+    elif way < 0.85:  # another beginning
+        text = join([other[0], *one[-2:]])
+    else:
+        words = join(one).split()
+        text = " ".join(word for word in words if draw.random() >= WORDS_LEFT_OUT) if len(words) > 3 else ""
+    return text.lower().rstrip(".!") if draw.random() < LOWER_CASE else text.strip()
