@@ -1,7 +1,7 @@
 """`python -m services.classification.model.evaluation`: measure the stored model and write REPORT.md.
 
 The test rows are by authors who wrote none of the training rows. They are for measuring only: nothing in training
-reads them, and no choice was made by looking at them.
+reads them. LABELS.md says what those who wrote training rows knew of the errors on them.
 """
 
 import json
