@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
+T = TypeVar("T")
 Label = Literal["accept", "decline", "auto_reply"]
 Split = Literal["train", "test"]
 
@@ -62,22 +63,38 @@ def read(path: Path) -> list[Example]:
         ValueError: a line is no example; the message names file and line.
 
     """
-    examples: list[Example] = []
+    return parsed(path, _example, "an example")
+
+
+def parsed(path: Path, make: Callable[[Any], T], what: str) -> list[T]:
+    """Make something of each line's JSON.
+
+    Raises:
+        ValueError: a line is not `what`; the message names file and line.
+
+    """
+    made: list[T] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            row = json.loads(line)
-            examples.append(
-                Example(row["text"], row["label"], row["lang"], tuple(row["tags"]), row["author"], row["split"])
-            )
+            made.append(make(json.loads(line)))
         except (ValueError, KeyError, TypeError) as error:
-            message = f"{path.name}, line {number}: not an example: {error!r}"
+            message = f"{path.name}, line {number}: not {what}: {error!r}"
             raise ValueError(message) from error
-    return examples
+    return made
+
+
+def _example(row: Any) -> Example:
+    return Example(row["text"], row["label"], row["lang"], tuple(row["tags"]), row["author"], row["split"])
 
 
 def digest(examples: Iterable[Example]) -> str:
     """Name the data: equal for equal texts and labels in the same order."""
+    return digest_of((example.text, example.label) for example in examples)
+
+
+def digest_of(values: Iterable[object]) -> str:
+    """Name values that JSON can write: equal for equal ones in the same order."""
     hashed = hashlib.sha256()
-    for example in examples:
-        hashed.update(json.dumps([example.text, example.label], ensure_ascii=False).encode() + b"\n")
+    for value in values:
+        hashed.update(json.dumps(value, ensure_ascii=False).encode() + b"\n")
     return hashed.hexdigest()

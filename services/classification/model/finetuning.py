@@ -9,7 +9,7 @@ numbers on the same kind of processor.
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from services.classification.model.batching import batches, speed
 from services.classification.model.encoder import CLASSES, TOKENS_MAX, tokenizer
 from services.classification.model.pretrained import HEADS, NORM_EPSILON, WIDTH, Pretrained, pretrained
 
@@ -31,8 +32,6 @@ jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
 
 LENGTHS: Final = (12, 16, 20, 24, 32, 40, 56, 80, 112, TOKENS_MAX)
 """Texts are filled up to one of these many tokens: each length is compiled once."""
-CHUNK_BATCHES: Final = 32
-"""Batches are cut out of so many batches' texts, sorted by length, so that little is filled up."""
 FIRST_MOMENT: Final = 0.9
 SECOND_MOMENT: Final = 0.999
 MOMENT_EPSILON: Final = 1e-8
@@ -69,13 +68,11 @@ def fine_tuned(texts: Sequence[str], odds: npt.NDArray[np.float32], recipe: Reci
     steps = recipe.epochs * math.ceil(len(ids) / recipe.batch_texts)
     number = 0
     for epoch in range(recipe.epochs):
-        for rows in _batches(ids, recipe.batch_texts, random):
+        for rows in batches(ids, recipe.batch_texts, random):
             number += 1
             batch = filled([ids[row] for row in rows], odds[rows], recipe.batch_texts)
-            speed = recipe.step * min(
-                number / (recipe.warm_up * steps), (steps + 1 - number) / (steps * (1 - recipe.warm_up))
-            )
-            parameters, moments = update(parameters, moments, batch, speed, number, jax.random.fold_in(keys, number))
+            step = recipe.step * speed(number, steps, recipe.warm_up)
+            parameters, moments = update(parameters, moments, batch, step, number, jax.random.fold_in(keys, number))
         sys.stderr.write(f"encoder: {len(ids)} texts read {epoch + 1} of {recipe.epochs} times\n")
     found: Parameters = jax.tree.map(np.asarray, parameters)
     return found
@@ -112,17 +109,6 @@ def _start(from_: Pretrained, layers: int, random: np.random.Generator) -> Param
             "bias": np.zeros(len(CLASSES), dtype=np.float32),
         },
     }
-
-
-def _batches(ids: Sequence[npt.NDArray[np.intp]], size: int, random: np.random.Generator) -> Iterator[list[int]]:
-    """Give all rows once, in batches of texts of about one length, in random order."""
-    order = random.permutation(len(ids)).tolist()
-    batches: list[list[int]] = []
-    for start in range(0, len(order), size * CHUNK_BATCHES):
-        chunk = sorted(order[start : start + size * CHUNK_BATCHES], key=lambda row: len(ids[row]))
-        batches += [chunk[at : at + size] for at in range(0, len(chunk), size)]
-    for number in random.permutation(len(batches)).tolist():
-        yield batches[number]
 
 
 def filled(

@@ -4,16 +4,14 @@ A small network learns from them what larger ones take a text for. What it is, n
 never a label, and nothing is measured on them.
 """
 
-import hashlib
-import json
 import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from services.classification.model.corpus import Example
+from services.classification.model.corpus import Example, digest_of, parsed
 
 MIXTURES: Final = Path(__file__).parent / "data" / "mixtures.jsonl"
 CHARS_MIN: Final = 3
@@ -43,24 +41,17 @@ def load(path: Path = MIXTURES) -> list[Mixture]:
         ValueError: a line is none; the message names it.
 
     """
-    mixtures: list[Mixture] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            accept, decline, machine = map(float, row["odds"])
-            mixtures.append(Mixture(str(row["text"]), (accept, decline, machine)))
-        except (ValueError, KeyError, TypeError) as error:
-            message = f"{path.name}, line {number}: not a mixture: {error!r}"
-            raise ValueError(message) from error
-    return mixtures
+    return parsed(path, _read, "a mixture")
+
+
+def _read(row: Any) -> Mixture:
+    accept, decline, machine = map(float, row["odds"])
+    return Mixture(str(row["text"]), (accept, decline, machine))
 
 
 def digest(mixtures: Iterable[Mixture]) -> str:
     """Name the data: equal for equal texts and opinions in the same order."""
-    hashed = hashlib.sha256()
-    for mixture in mixtures:
-        hashed.update(json.dumps([mixture.text, mixture.odds], ensure_ascii=False).encode() + b"\n")
-    return hashed.hexdigest()
+    return digest_of((mixture.text, mixture.odds) for mixture in mixtures)
 
 
 def mixed(examples: Iterable[Example], count: int, seed: int = 0) -> dict[str, str]:

@@ -23,7 +23,7 @@ import json
 import math
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import files
@@ -37,6 +37,7 @@ from torch.nn import functional
 from transformers import AutoTokenizer, BertConfig, BertModel, MPNetModel
 
 from services.classification.model import corpus
+from services.classification.model.batching import batches, speed
 from services.classification.model.corpus import JUDGES, Example
 from services.classification.model.encoder import CLASSES, TOKENS_MAX, Encoder, tokenizer
 from services.classification.model.features import clean
@@ -50,7 +51,6 @@ Odds = npt.NDArray[np.float64]
 EARLIER: Final = "earlier"
 
 BATCH_TEXTS: Final = 64
-CHUNK_BATCHES: Final = 32
 WARM_UP: Final = 0.1
 DECAY: Final = 0.01
 HEAD_SPEED: Final = 10.0
@@ -161,16 +161,6 @@ BASES: Final = (
 )
 
 
-def batches(ids: Sequence[Ids], random: np.random.Generator) -> Iterator[list[int]]:
-    """Give all rows once, in batches of texts of about one length, in random order."""
-    order, size = random.permutation(len(ids)).tolist(), BATCH_TEXTS * CHUNK_BATCHES
-    found: list[list[int]] = []
-    for start in range(0, len(order), size):
-        chunk = sorted(order[start : start + size], key=lambda row: len(ids[row]))
-        found += [chunk[at : at + BATCH_TEXTS] for at in range(0, len(chunk), BATCH_TEXTS)]
-    yield from (found[number] for number in random.permutation(len(found)))
-
-
 def started(base: Base) -> Teacher:
     """Give a teacher that knows nothing yet of replies; its vectors of pieces of words stay as they are."""
     body, split = base.start()
@@ -192,18 +182,17 @@ def trained(base: Base, seed: int, examples: Sequence[Example]) -> Teacher:
     matrices, others = ([p for p in learning if (p.ndim > 1) == matrix] for matrix in (True, False))
     adam = torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": DECAY, "speed": base.step},
-            {"params": others, "weight_decay": 0.0, "speed": base.step},
-            {"params": list(teacher.head.parameters()), "weight_decay": 0.0, "speed": base.step * HEAD_SPEED},
+            {"params": matrices, "weight_decay": DECAY, "step": base.step},
+            {"params": others, "weight_decay": 0.0, "step": base.step},
+            {"params": list(teacher.head.parameters()), "weight_decay": 0.0, "step": base.step * HEAD_SPEED},
         ]
     )
     steps, number = base.epochs * math.ceil(len(ids) / BATCH_TEXTS), 0
     for epoch in range(base.epochs):
-        for rows in batches(ids, random):
+        for rows in batches(ids, BATCH_TEXTS, random):
             number += 1
-            share = min(number / (WARM_UP * steps), (steps + 1 - number) / (steps * (1 - WARM_UP)))
             for group in adam.param_groups:
-                group["lr"] = group["speed"] * share
+                group["lr"] = group["step"] * speed(number, steps, WARM_UP)
             adam.zero_grad()
             functional.cross_entropy(teacher.scores([ids[row] for row in rows]), classes[rows]).backward()
             torch.nn.utils.clip_grad_norm_([*learning, *teacher.head.parameters()], GRADIENT_NORM_MAX)

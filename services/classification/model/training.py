@@ -107,11 +107,15 @@ def train(
         message = f"limits are chosen on rows by {', '.join(judges)} after training on others: add rows by both"
         raise ValueError(message)
     with threadpool_limits(1, user_api="blas"):  # sums in one order, whatever the number of cores
-        return _train(examples, mixtures, judged, recipe or Recipe())
+        return _train(examples, mixtures, authors, judged, recipe or Recipe())
 
 
 def _train(
-    examples: Sequence[Example], mixtures: Sequence[Mixture], judged: npt.NDArray[np.bool_], recipe: Recipe
+    examples: Sequence[Example],
+    mixtures: Sequence[Mixture],
+    authors: npt.NDArray[np.str_],
+    judged: npt.NDArray[np.bool_],
+    recipe: Recipe,
 ) -> Trained:
     cleaned = clean([example.text for example in examples])
     features = extract(cleaned)
@@ -119,7 +123,7 @@ def _train(
     declined, automatic = ((labels == CLASSES.index(name)).astype(np.float64) for name in ("decline", "auto_reply"))
     rows = Rows(cleaned, matrix_of(features), declined, automatic, labels)
     fitted = _fitted(rows.only(~judged), mixtures, recipe)
-    left = _left_out(fitted, rows.only(judged), np.array([example.author for example in examples])[judged])
+    left = _left_out(fitted, rows.only(judged), authors[judged])
     limits = choose_limits(left)
     text, slot = word_slots(features)
     seen = np.zeros(SEEN_SLOTS, dtype=bool)
