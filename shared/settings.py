@@ -38,6 +38,8 @@ class Settings(BaseSettings):
 
     classified_text_days: int = Field(180, ge=0)
     """How long classification keeps the texts it judged, so that corrections can teach; 0 keeps none."""
+    model_threads: int = Field(2, ge=1)
+    """In so many threads the model runs; more than there are cores gain nothing."""
 
     session_timeout_ms: int = 10_000
     heartbeat_interval_ms: int = 2_000

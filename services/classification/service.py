@@ -1,11 +1,13 @@
 """Wiring of classification: requests and human corrections in, one answer to each out.
 
 Both topics are keyed by thread_id and worked in one loop, so one process owns a thread, and one order decides it. The
-model runs before the transaction, in a thread of its own: neither a row lock nor the heartbeat waits for it.
+model runs before the transaction, in threads of its own: neither a row lock nor the heartbeat waits for it.
 """
 
 import asyncio
 import ctypes
+import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +36,8 @@ PREDICTIONS_KEPT_MAX: Final = 8_192
 
 TEXTS_PER_TURN_MAX: Final = 128
 """Texts classified in one go in the executor: numpy holds the interpreter, and heartbeats must get their turn."""
+TEXTS_PER_TURN_MIN: Final = 16
+"""Fewer are not shared among threads: each turn costs about as much as one text's meaning, whatever it holds."""
 
 _ARENAS: Final = -8
 """glibc's number for the option M_ARENA_MAX."""
@@ -42,10 +46,11 @@ _ARENAS: Final = -8
 class Outcomes:
     """Decides batches of requests and corrections."""
 
-    def __init__(self, classifier: Classifier, *, text_days: int) -> None:
+    def __init__(self, classifier: Classifier, *, text_days: int, threads: int) -> None:
         self._classifier = classifier
         self._text_days = text_days
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._threads = threads
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self._predictions: OrderedDict[bytes, Prediction] = OrderedDict()
 
     async def prepare(self, batch: Sequence[AnyIncoming]) -> None:
@@ -99,11 +104,14 @@ class Outcomes:
                 missing.append(text)
             else:
                 found[text] = kept
-        for start in range(0, len(missing), TEXTS_PER_TURN_MAX):
-            some = missing[start : start + TEXTS_PER_TURN_MAX]
-            made = await loop.run_in_executor(self._executor, self._classifier.classify, some)
-            for text, prediction in zip(some, made, strict=True):
-                found[text] = self._predictions[_name_of(text)] = prediction
+        share = math.ceil(len(missing) / self._threads)
+        size = min(max(share, TEXTS_PER_TURN_MIN), TEXTS_PER_TURN_MAX)
+        turns = [missing[start : start + size] for start in range(0, len(missing), size)]
+        made = await asyncio.gather(
+            *(loop.run_in_executor(self._executor, self._classifier.classify, some) for some in turns)
+        )
+        for text, prediction in zip(missing, itertools.chain.from_iterable(made), strict=True):
+            found[text] = self._predictions[_name_of(text)] = prediction
         while len(self._predictions) > PREDICTIONS_KEPT_MAX:
             self._predictions.popitem(last=False)
         return found
@@ -166,11 +174,12 @@ def make_handler(resources: Resources) -> Outcomes:
     libc = ctypes.CDLL(None)
     in_glibc = hasattr(libc, "malloc_trim")
     if in_glibc:
-        libc.mallopt(_ARENAS, 1)  # else the model's thread has memory of its own: 9 MB
+        libc.mallopt(_ARENAS, 1)  # else each of the model's threads has memory of its own: 9 MB
     classifier = Classifier.load()
     if in_glibc:
         libc.malloc_trim(0)  # what loading took, 13 MB, would be kept
-    return Outcomes(classifier, text_days=resources.settings.classified_text_days)
+    settings = resources.settings
+    return Outcomes(classifier, text_days=settings.classified_text_days, threads=settings.model_threads)
 
 
 SPEC = ServiceSpec(

@@ -17,7 +17,7 @@ from services.classification.model.classifier import ARTEFACT, ArtefactError, Cl
 from services.classification.model.cleaning import CLEAN_CHARS_MAX, fold, own_words
 from services.classification.model.corpus import Example
 from services.classification.model.encoder import Encoder, tokenizer
-from services.classification.model.evaluation import Judged, calibration_error, f1, unseen
+from services.classification.model.evaluation import Judged, calibration_error, error_by_chance, f1, unseen
 from services.classification.model.features import LEXICON_PATH, clean, extract, lexicon
 from services.classification.model.mixtures import Mixture
 from services.classification.model.network import network_of
@@ -306,12 +306,36 @@ def test_mixtures_hold_what_was_written_in_one_language() -> None:
     assert found != mixtures.mixed(rows, 12, seed=4)
     known = {lang: {*" ".join(r.text for r in rows if r.lang == lang).lower().split()} for lang in ("en", "fr")}
     for text, lang in found.items():
-        assert {word.rstrip(".!") for word in text.lower().split()} <= {word.rstrip(".!") for word in known[lang]}
+        assert {word.rstrip(".!") for word in text.split()} <= {word.rstrip(".!") for word in known[lang]}
+    assert found.keys().isdisjoint(clean([r.text for r in rows])), "what was written has a label already"
+
+
+def test_mixtures_hold_neither_quotations_nor_halves_of_sentences() -> None:
+    def row(text: str, lang: str) -> Example:
+        return Example(text, "accept", lang, (), "x", "train")
+
+    rows = [
+        row("Yes. Gladly!\n> We need a welder. Are you one?", "en"),
+        row("No. Never again!\n--\nAda Byron", "en"),
+        row("好的!谢谢。再见", "zh"),
+        row("不了!算了。以后再说", "zh"),
+    ]
+    words = " ".join(mixtures.mixed(rows, 30))
+    assert not {"welder", "ada"} & {*words.replace(".", " ").replace("!", " ").split()}
+    assert "!算了" in words
+    assert "谢谢。以后再说" in words, "a beginning of one and the end of the other"
+
+
+@pytest.mark.parametrize("rows", [[], [Example("No.", "decline", "en", (), "x", "train")]])
+def test_too_few_rows_for_so_many_mixtures_are_said(rows: list[Example]) -> None:
+    with pytest.raises(ValueError, match=r"mixtures of 9: ask for fewer, or add rows"):
+        mixtures.mixed(rows, 9)
 
 
 def test_no_reply_that_is_measured_on_is_part_of_a_mixture() -> None:
     held_back = [*corpus.load("test"), *(e for e in corpus.load("train") if e.author in corpus.JUDGES)]
-    texts = [e.text for e in held_back if len(e.text) > 60]  # shorter ones are what anybody says
+    written = clean([e.text for e in held_back])
+    texts = [text for text in written if len(text) > 60]  # shorter ones are what anybody says
     assert len(texts) > 1000
     everything = "\n".join(mixture.text for mixture in mixtures.load())
     assert [text for text in texts if text in everything] == []
@@ -394,6 +418,13 @@ def test_figures_are_what_they_are_called() -> None:
     assert f1(rows, "accept") == pytest.approx((2 / 3, 2 / 3, 2 / 3))
     assert f1(rows, "decline") == (0, 0, 0)
     assert calibration_error(rows) == pytest.approx((2 * 0.05 + 2 * 0.75) / 4)
+
+
+@pytest.mark.parametrize(("right", "by_chance"), [(300, True), (285, True), (250, False)])
+def test_an_error_of_calibration_is_held_against_chance(right: int, by_chance: bool) -> None:
+    said = Prediction("accept", 0.75, needs_confirmation=False, signals=(), model_version="m")
+    rows = [Judged(Example("", "accept" if n < right else "decline", "en", (), "x", "test"), said) for n in range(400)]
+    assert (calibration_error(rows) < error_by_chance(rows)) == by_chance
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from services.classification.model.classifier import ARTEFACT, MANIFEST_FILE, Cl
 from services.classification.model.cleaning import fold
 from services.classification.model.corpus import Example
 from services.classification.model.duplicates import near_duplicates
+from services.classification.model.features import Bools
+from services.classification.model.meaning import Scores
 from services.classification.model.picture import curve
 from services.classification.model.signals import AUTO_REPLY_SUSPECTED
 
@@ -84,11 +86,21 @@ def mean_f1(judged: Sequence[Judged]) -> float:
 
 def calibration_error(judged: Sequence[Judged]) -> float:
     """Expected calibration error: how far confidence and accuracy lie apart, over bins of equal width, by size."""
-    gaps = (
-        len(some) * abs(share(j.right for j in some) - sum(j.prediction.confidence for j in some) / len(some))
-        for some in _bins(judged).values()
-    )
-    return sum(gaps) / max(len(judged), 1)
+    return float(_calibration_errors(judged, np.array([[j.right for j in judged]]))[0])
+
+
+def error_by_chance(judged: Sequence[Judged]) -> float:
+    """Give the calibration error that one draw in twenty exceeds where every confidence is exactly right."""
+    drawn = np.random.default_rng(0).random((BOOTSTRAPS, len(judged)))
+    exact = drawn < np.array([j.prediction.confidence for j in judged])
+    return float(np.quantile(_calibration_errors(judged, exact), 0.95))
+
+
+def _calibration_errors(judged: Sequence[Judged], right: Bools) -> Scores:
+    """Give the error, (draws,), for each draw of which rows are right, (draws, rows)."""
+    confidence = np.array([j.prediction.confidence for j in judged])
+    bins = np.eye(BINS)[np.minimum((confidence * BINS).astype(np.intp), BINS - 1)]
+    return np.asarray(np.abs((right - confidence) @ bins).sum(axis=1) / max(len(judged), 1))
 
 
 def _bins(judged: Sequence[Judged]) -> dict[int, list[Judged]]:
@@ -198,7 +210,9 @@ def report(classifier: Classifier, manifest: dict[str, object], everything: Sequ
         ),
         "## Languages",
         "",
-        *table(("language", "rows", "accuracy", "F1", "calibration error"), _by_language(judged)),
+        *table(("language", "rows", "accuracy", "F1", "calibration error", "by chance"), _by_language(judged)),
+        "By chance: if confidence were exactly right in each row, one draw in twenty would show a larger error.",
+        "",
         "## Kinds of replies",
         "",
         *table(("tag", "rows", "accuracy", "F1"), _by_tag(judged)),
@@ -270,11 +284,12 @@ def _main_figures(
     ]
 
 
-def _by_language(judged: Sequence[Judged]) -> list[tuple[str, int, str, float, float]]:
+def _by_language(judged: Sequence[Judged]) -> list[tuple[str, int, str, float, float, float]]:
     rows = []
     for lang, count, _ in by(judged, lambda j: [j.example.lang]):
         some = [j for j in judged if j.example.lang == lang]
-        rows.append((lang, count, interval([j.right for j in some]), mean_f1(some), calibration_error(some)))
+        errors = calibration_error(some), error_by_chance(some)
+        rows.append((lang, count, interval([j.right for j in some]), mean_f1(some), *errors))
     return rows
 
 

@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.classification.model.corpus import Example, digest_of, parsed
+from services.classification.model.features import clean
 
 MIXTURES: Final = Path(__file__).parent / "data" / "mixtures.jsonl"
 CHARS_MIN: Final = 3
 CHARS_MAX: Final = 450
 WORDS_LEFT_OUT: Final = 0.12
 """So many words are missing where words are left out."""
-LOWER_CASE: Final = 0.15
-SMALL_LANGUAGES: Final = 0.8
+END_LEFT_OUT: Final = 0.15
+"""So often the last full stop or exclamation mark is missing."""
+SMALL_LANGUAGES: Final = 0.7
 """The number of a language's mixtures grows with this power of that of its rows."""
+DRAWS_PER_MIXTURE_MAX: Final = 200
 
-_SENTENCES: Final = re.compile(r"(?<=[.!?…;])\s+|(?<=[。!?])|\n+")
+_SENTENCES: Final = re.compile(r"(?<=[.!?;])\s+|\n+")
+_SENTENCES_WITHOUT_BLANKS: Final = re.compile(r"(?<=[。!?;])|\n+")
 _WITHOUT_BLANKS: Final = frozenset({"ja", "zh"})
 
 
@@ -55,22 +59,40 @@ def digest(mixtures: Iterable[Mixture]) -> str:
 
 
 def mixed(examples: Iterable[Example], count: int, seed: int = 0) -> dict[str, str]:
-    """Put so many texts together, of rows in one language each; give their languages by text."""
-    draw = random.Random(seed)  # noqa: S311 - nothing secret hangs on it
+    """Put so many texts together, of rows in one language each; give their languages by text.
+
+    They are in normal form (`features.clean`), hold nothing of quotations and signatures, and none equals a row.
+
+    Raises:
+        ValueError: the rows are too few for so many.
+
+    """
+    examples = list(examples)
+    written = clean([example.text for example in examples])
     rows: dict[str, list[list[str]]] = {}
-    for example in examples:
-        sentences = [part for part in _SENTENCES.split(example.text.strip()) if part.strip()]
-        if sentences:
+    for example, text in zip(examples, written, strict=True):
+        if sentences := _sentences(text, example.lang):
             rows.setdefault(example.lang, []).append(sentences)
+    draw = random.Random(seed)  # noqa: S311 - nothing secret hangs on it
     langs = sorted(rows)
     weights = [len(rows[lang]) ** SMALL_LANGUAGES for lang in langs]
-    found: dict[str, str] = {}
-    while len(found) < count:
+    known, found = set(written), dict[str, str]()
+    for _ in range(DRAWS_PER_MIXTURE_MAX * count if langs else 0):
+        if len(found) == count:
+            break
         (lang,) = draw.choices(langs, weights)
         text = _mixture(draw.choice(rows[lang]), draw.choice(rows[lang]), lang, draw)
-        if CHARS_MIN <= len(text) <= CHARS_MAX:
+        if CHARS_MIN <= len(text) <= CHARS_MAX and text not in known:
             found.setdefault(text, lang)
+    if len(found) < count:
+        message = f"{len(examples)} rows gave {len(found)} mixtures of {count}: ask for fewer, or add rows"
+        raise ValueError(message)
     return found
+
+
+def _sentences(text: str, lang: str) -> list[str]:
+    splitter = _SENTENCES_WITHOUT_BLANKS if lang in _WITHOUT_BLANKS else _SENTENCES
+    return [part.strip() for part in splitter.split(text) if part.strip()]
 
 
 def _mixture(one: Sequence[str], other: Sequence[str], lang: str, draw: random.Random) -> str:
@@ -89,4 +111,4 @@ def _mixture(one: Sequence[str], other: Sequence[str], lang: str, draw: random.R
     else:
         words = join(one).split()
         text = " ".join(word for word in words if draw.random() >= WORDS_LEFT_OUT) if len(words) > 3 else ""
-    return text.lower().rstrip(".!") if draw.random() < LOWER_CASE else text.strip()
+    return text.rstrip(".!。") if draw.random() < END_LEFT_OUT else text

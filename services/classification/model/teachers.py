@@ -156,7 +156,7 @@ def mpnet() -> tuple[torch.nn.Module, Callable[[str], Ids]]:
 
 
 BASES: Final = (
-    Base("mpnet", frozenset({"en"}), 2, 4e-5, 3, mpnet),
+    Base("mpnet", frozenset({"en"}), 3, 4e-5, 3, mpnet),
     Base("e5", None, 1, 1.5e-4, 4, e5),
 )
 
@@ -234,16 +234,28 @@ def report(name: str, odds: Odds, judges: Sequence[Example]) -> None:
     sys.stderr.write(f"{name}: {right.mean():.4f} of {len(right)} right\n")
 
 
-def asked(
-    named: str, teaching: Sequence[Example]
-) -> tuple[Callable[[str], bool], int, Callable[[Sequence[str]], Odds]]:
-    """Make a teacher; give which languages it reads, its weight, and what asks it for its opinions."""
+Asked = tuple[Callable[[str], bool], int, Callable[[], Callable[[Sequence[str]], Odds]]]
+"""Which languages a teacher reads, its weight, and what makes it: then it gives opinions."""
+
+
+def found(named: str, teaching: Sequence[Example]) -> Asked:
+    """Look a teacher up by `mpnet:SEED`, `e5:SEED` or `earlier:FILE`.
+
+    Raises:
+        ValueError: there is none of that name, or its seed is no number.
+        OSError: the file of an earlier network cannot be read.
+
+    """
     name, _, detail = named.partition(":")
     if name == EARLIER:
-        return lambda _: True, 1, partial(opinions_of_network, Encoder(Path(detail)))
-    base = next(base for base in BASES if base.name == name)
-    teacher = trained(base, int(detail), [example for example in teaching if base.reads(example.lang)])
-    return base.reads, base.weight, partial(opinions, teacher)
+        encoder = Encoder(Path(detail).read_bytes())
+        return lambda _: True, 1, lambda: partial(opinions_of_network, encoder)
+    base, seed = {base.name: base for base in BASES}.get(name), int(detail)
+    if base is None:
+        message = f"{named} names no teacher"
+        raise ValueError(message)
+    read = [example for example in teaching if base.reads(example.lang)]
+    return base.reads, base.weight, lambda: partial(opinions, trained(base, seed, read))
 
 
 def main() -> None:
@@ -253,7 +265,7 @@ def main() -> None:
     parser.add_argument(
         "--teachers",
         nargs="+",
-        default=["mpnet:0", "e5:0"],
+        default=["mpnet:0", "e5:0", "e5:1"],
         help="mpnet:SEED, e5:SEED or earlier:FILE, the network of an earlier artefact [default: %(default)s]",
     )
     parser.add_argument("--out", type=Path, default=MIXTURES, help="the file to write [default: the one at work]")
@@ -262,17 +274,24 @@ def main() -> None:
     teaching = [example for example in examples if example.author not in JUDGES]
     judges = [example for example in examples if example.author in JUDGES]
     texts = mixed(teaching, given.mixtures)
+    try:
+        teachers = {named: found(named, teaching) for named in given.teachers}
+    except (ValueError, OSError, RuntimeError) as error:
+        parser.error(f"--teachers: {error}")  # now, not after an hour
+    unread = {lang for lang in texts.values() if not any(reads(lang) for reads, _, _ in teachers.values())}
+    if unread:
+        parser.error(f"--teachers: none of them reads {', '.join(sorted(unread))}: add e5:0")
     odds: dict[str, list[Odds]] = {text: [] for text in texts}
-    for named in given.teachers:
-        reads, weight, ask = asked(named, teaching)
+    for named, (reads, weight, made) in teachers.items():
+        ask = made()
         own = [example for example in judges if reads(example.lang)]
         report(named, ask([example.text for example in own]), own)
         read = [text for text, lang in texts.items() if reads(lang)]
         for text, opinion in zip(read, ask(read), strict=True):
             odds[text] += [opinion] * weight
     with given.out.open("w", encoding="utf-8") as out:
-        for text, found in odds.items():
-            mean = [round(float(odd), 4) for odd in np.mean(found, axis=0)]
+        for text, given_odds in odds.items():
+            mean = [round(float(odd), 4) for odd in np.mean(given_odds, axis=0)]
             out.write(json.dumps({"text": text, "odds": mean}, ensure_ascii=False) + "\n")
 
 
