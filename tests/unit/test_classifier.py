@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -286,10 +288,34 @@ def test_the_stored_model_is_made_from_the_rows_that_lie_here() -> None:
     assert manifest["mixtures_sha256"] == mixtures.digest(mixtures.load()), "the mixtures changed: make train"
 
 
-def test_mixtures_teach_the_encoder(small: training.Trained) -> None:
-    without = training.train(examples(), judges=("y",), recipe=SMALL)
-    assert without.network != small.network
-    assert without.manifest["mixtures_sha256"] != small.manifest["mixtures_sha256"]
+def test_mixtures_teach_the_encoder_what_their_odds_say() -> None:
+    def scores(*odds: float) -> list[float]:
+        taught = [Mixture(f"the blue gate {number}", (odds[0], odds[1], odds[2])) for number in range(40)]
+        network = training.train(examples(), taught, judges=("y",), recipe=SMALL).network
+        return Encoder(network).scores(["the blue gate 7"])[0].tolist()
+
+    accept, decline, machine = scores(0.1, 0.8, 0.1)
+    assert decline > max(accept, machine)
+    accept, decline, machine = scores(0.1, 0.1, 0.8)
+    assert machine > max(accept, decline)
+
+
+def test_a_new_word_in_the_bucket_of_a_known_one_is_not_known() -> None:
+    words = ["".join(letters) for letters in product("bcdfghklmnprst", repeat=3)]
+    features = extract(clean(words))
+    (stem,) = (group for group in features.groups if group.name == "stem")
+    _, slots = stored.word_slots(features)
+    met: dict[int, int] = {}
+    for number, bucket in enumerate(stem.bucket.tolist()):
+        known = met.setdefault(bucket, number)
+        if slots[known] != slots[number]:
+            break
+    else:
+        pytest.fail("no two of the words share a bucket")
+    seen = np.zeros(stored.SEEN_SLOTS, dtype=bool)
+    seen[slots[known]] = True
+    shares = stored.known_share(features, replace(CLASSIFIER._weights, seen=seen))
+    assert (shares[known], shares[number]) == (1, 0)
 
 
 def test_mixtures_hold_what_was_written_in_one_language() -> None:

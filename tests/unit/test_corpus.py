@@ -34,8 +34,7 @@ def test_enough_replies_are_hard_and_both_answers_are_there(rows: list[corpus.Ex
 def test_texts_are_distinct_but_for_the_shortest() -> None:
     texts = Counter(e.text for e in TRAIN)
     assert len(texts) >= 5_000
-    twice = [text for text, count in texts.items() if count > 1 and len(text.split()) > 3]
-    assert twice == ["Je suis au volant, je vous réponds plus tard."], "w2 and x4 did not read each other"
+    assert [text for text, count in texts.items() if count > 1 and len(text.split()) > 3] == []
 
 
 def test_what_is_measured_is_not_nearly_what_was_trained_on() -> None:

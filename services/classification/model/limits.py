@@ -21,6 +21,8 @@ FALSE_SUSPICION_MAX: Final = 0.002
 """So large a share of people's replies may be suspected to be a machine's, on rows left out of the fit."""
 CASCADE_LOSS_MAX: Final = 0.001
 """So much accuracy may be given up for asking the encoder less often."""
+CASCADE_SURE_LOSS_MAX: Final = 0.01
+"""So large a share of the answers may for the same reason be sure no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,16 @@ def _auto_limits(left: LeftOut, together: Sequence[float]) -> tuple[float, float
 
 def _words_confidence(by_words: Scores, by_both: Scores, declined: npt.NDArray[np.bool_]) -> float:
     """Give the lowest confidence from which the words alone do next to as well as words and meaning together."""
-    best = float(((by_both >= DECLINE_PROBABILITY_MIN) == declined).mean())
-    for step in range(85, 100):  # lower ones cost no accuracy, but sureness
-        says_decline, _ = _said(_decided(by_words, by_both, step / 100))
-        if float((says_decline == declined).mean()) >= best - CASCADE_LOSS_MAX:
+
+    def figures(limit: float) -> tuple[float, float]:
+        says_decline, confidence = _said(_decided(by_words, by_both, limit))
+        right = says_decline == declined
+        return float(right.mean()), float((confidence >= sure_confidence(confidence, right, SURE_PRECISION_MIN)).mean())
+
+    best_accuracy, best_sure = figures(math.inf)
+    for step in range(80, 100):
+        accuracy, sure = figures(step / 100)
+        if accuracy >= best_accuracy - CASCADE_LOSS_MAX and sure >= best_sure - CASCADE_SURE_LOSS_MAX:
             return step / 100
     return 1.0
 

@@ -26,7 +26,7 @@ GROUP_FACTORS: Final = {
     "char5": 0.7,
 }
 DENSE_FACTOR: Final = 1.0
-PENALTY: Final = 3e-4
+PENALTY: Final = 3e-5
 ITERATIONS_MAX: Final = 200
 MEMORY_STEPS: Final = 8
 
