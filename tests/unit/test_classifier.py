@@ -262,10 +262,11 @@ def test_rows_of_one_side_only_are_refused(author: str) -> None:
 def test_the_stored_scores_are_those_of_training(small: training.Trained) -> None:
     rows = [row for row in examples() if row.author == "x"]
     limits, weights = stored.Limits(**small.manifest["limits"]), stored.weights_of(small.arrays)
-    features = extract(clean([row.text for row in rows]))
-    declined = np.array([row.label == "decline" for row in rows], dtype=np.float64)
+    features = extract(clean([*(row.text for row in rows), *(mixture.text for mixture in MIXTURES)]))
+    declined = np.array([*(float(row.label == "decline") for row in rows), *(mixture.odds[1] for mixture in MIXTURES)])
+    counts = np.array([training.ROW_COUNTS] * len(rows) + [1.0] * len(MIXTURES))
     matrix = regression.matrix_of(features)
-    exact = matrix.times(regression.fit(matrix, declined))
+    exact = matrix.times(regression.fit(matrix, declined, counts))
     assert np.abs(stored.words_score(features, weights, limits) - exact).max() < 0.02, "but for the rounding to 8 bits"
 
 
@@ -292,7 +293,7 @@ def test_mixtures_teach_the_encoder_what_their_odds_say() -> None:
     def scores(*odds: float) -> list[float]:
         taught = [Mixture(f"the blue gate {number}", (odds[0], odds[1], odds[2])) for number in range(40)]
         network = training.train(examples(), taught, judges=("y",), recipe=SMALL).network
-        return Encoder(network).scores(["the blue gate 7"])[0].tolist()
+        return list(map(float, Encoder(network).scores(["the blue gate 7"])[0]))
 
     accept, decline, machine = scores(0.1, 0.8, 0.1)
     assert decline > max(accept, machine)

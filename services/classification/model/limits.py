@@ -21,7 +21,7 @@ FALSE_SUSPICION_MAX: Final = 0.002
 """So large a share of people's replies may be suspected to be a machine's, on rows left out of the fit."""
 CASCADE_LOSS_MAX: Final = 0.001
 """So much accuracy may be given up for asking the encoder less often."""
-CASCADE_SURE_LOSS_MAX: Final = 0.01
+CASCADE_SURE_LOSS_MAX: Final = 0.03
 """So large a share of the answers may for the same reason be sure no more."""
 
 

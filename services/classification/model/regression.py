@@ -26,7 +26,7 @@ GROUP_FACTORS: Final = {
     "char5": 0.7,
 }
 DENSE_FACTOR: Final = 1.0
-PENALTY: Final = 3e-5
+PENALTY: Final = 2e-5
 ITERATIONS_MAX: Final = 200
 MEMORY_STEPS: Final = 8
 
@@ -45,6 +45,15 @@ class Matrix:
         number = np.cumsum(wanted) - 1
         kept = wanted[self.row]
         return Matrix(int(wanted.sum()), number[self.row[kept]], self.column[kept], self.value[kept])
+
+    def above(self, other: "Matrix") -> "Matrix":
+        """These rows, and the other's below them."""
+        return Matrix(
+            self.rows + other.rows,
+            np.concatenate((self.row, other.row + self.rows)),
+            np.concatenate((self.column, other.column)),
+            np.concatenate((self.value, other.value)),
+        )
 
     def times(self, weights: Scores) -> Scores:
         """Multiply by (COLUMNS + 1) weights, the last of which is added to every row."""
@@ -72,19 +81,19 @@ def matrix_of(features: Features) -> Matrix:
     return Matrix(texts, np.concatenate(rows), np.concatenate(columns), np.concatenate(values))
 
 
-def fit(matrix: Matrix, declined: Scores) -> Scores:
-    """Find the weights, (COLUMNS + 1,), that explain `declined` (1 or 0 a row) best."""
+def fit(matrix: Matrix, wanted: Scores, counts: Scores) -> Scores:
+    """Find the weights, (COLUMNS + 1,), that explain `wanted` (0 to 1 a row) best; each row counts for so much."""
     used, column = np.unique(matrix.column, return_inverse=True)
-    size, rows = len(used), max(matrix.rows, 1)
+    size, parts = len(used), counts / counts.sum()
 
     def loss(weights: Scores) -> tuple[float, Scores]:
         scores = np.bincount(matrix.row, weights=weights[column] * matrix.value, minlength=matrix.rows) + weights[-1]
-        errors = (1 / (1 + np.exp(-np.clip(scores, -30, 30))) - declined) / rows
+        errors = (1 / (1 + np.exp(-np.clip(scores, -30, 30))) - wanted) * parts
         gradient = np.empty(size + 1)
         gradient[:size] = np.bincount(column, weights=matrix.value * errors[matrix.row], minlength=size)
         gradient[:size] += PENALTY * weights[:size]
         gradient[size] = errors.sum()
-        value = float((np.logaddexp(0, scores) - declined * scores).sum()) / rows
+        value = float(((np.logaddexp(0, scores) - wanted * scores) * parts).sum())
         return value + PENALTY / 2 * float((weights[:size] ** 2).sum()), gradient
 
     found = minimise(loss, np.zeros(size + 1))

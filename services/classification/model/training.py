@@ -1,7 +1,7 @@
 """`python -m services.classification.model.training`: train the model and write its artefact.
 
 Regressions on words (`regression.py`) and an encoder of their meaning (`finetuning.py`) learn from all training rows
-but the judges', the encoder from larger models' opinions on mixtures of rows too (`mixtures.py`). On the judges' rows
+but the judges', and from larger models' opinions on mixtures of rows (`mixtures.py`). On the judges' rows
 is chosen what turns scores into answers (`limits.py`). Nothing is random but for one seed, so the same data give the
 same weights on the same kind of processor. Only training rows are read.
 """
@@ -44,6 +44,8 @@ from services.classification.model.regression import COLUMNS, PENALTY, Matrix, f
 
 MIMICS: Final = ("r1", "r2")
 """Authors whose people sound like machines on purpose: limits are not chosen on these."""
+ROW_COUNTS: Final = 3.0
+"""To the regressions a row with its label counts for as much as so many mixtures with opinions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +161,15 @@ def _train(
 def _fitted(rows: Rows, mixtures: Sequence[Mixture], recipe: Recipe) -> Fitted:
     labels = np.eye(len(CLASSES), dtype=np.float32)[rows.classes]
     opinions = np.array([mixture.odds for mixture in mixtures], dtype=np.float32).reshape(-1, len(CLASSES))
-    texts = [latin(text) for text in [*rows.cleaned, *clean([mixture.text for mixture in mixtures])]]
-    network = network_of(fine_tuned(texts, np.concatenate((labels, opinions)), recipe))
-    return Fitted(fit(rows.matrix, rows.declined), fit(rows.matrix, rows.automatic), network)
+    odds = np.concatenate((labels, opinions))
+    cleaned = clean([mixture.text for mixture in mixtures])
+    network = network_of(fine_tuned([latin(text) for text in [*rows.cleaned, *cleaned]], odds, recipe))
+    matrix = rows.matrix.above(matrix_of(extract(cleaned)))
+    counts = np.repeat((ROW_COUNTS, 1.0), (len(labels), len(opinions)))
+    declined, automatic = (
+        fit(matrix, odds[:, CLASSES.index(name)].astype(np.float64), counts) for name in ("decline", "auto_reply")
+    )
+    return Fitted(declined, automatic, network)
 
 
 def _left_out(fitted: Fitted, rows: Rows, authors: npt.NDArray[np.str_]) -> LeftOut:
