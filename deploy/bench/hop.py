@@ -51,8 +51,8 @@ async def measure(stack: LocalStack, sizes: Sizes, say: Callable[[str], None]) -
 async def _fill(stack: LocalStack, count: int) -> None:
     await empty_topics(stack.kafka_bootstrap)
     start = load.start_of(load.now())
-    await load.publish(stack.kafka_bootstrap, MESSAGING_EVENTS, load.inmails(start, count // 2))
-    await load.publish(stack.kafka_bootstrap, MESSAGING_EVENTS, load.replies(start, count // 2))
+    await load.publish(stack.kafka_bootstrap, MESSAGING_EVENTS, load.encoded(load.inmails(start, count // 2)))
+    await load.publish(stack.kafka_bootstrap, MESSAGING_EVENTS, load.encoded(load.replies(start, count // 2)))
 
 
 async def _run(stack: LocalStack, name: str, count: int) -> float:

@@ -34,7 +34,7 @@ D = TypeVar("D", bound=EventData)
 PREDICTIONS_KEPT_MAX: Final = 8_192
 """Predictions kept between `prepare` and `handle`; a batch that needs more computes the rest again."""
 
-TEXTS_PER_TURN_MAX: Final = 128
+TEXTS_PER_TURN_MAX: Final = 64
 """Texts classified in one go in the executor: numpy holds the interpreter, and heartbeats must get their turn."""
 TEXTS_PER_TURN_MIN: Final = 16
 """Fewer are not shared among threads: each turn costs about as much as one text's meaning, whatever it holds."""

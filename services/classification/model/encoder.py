@@ -21,8 +21,10 @@ from services.classification.model.vocabulary import BEGIN, END, UNKNOWN, Vocabu
 CLASSES: Final = ("accept", "decline", "auto_reply")
 """What the three scores speak for."""
 TOKENS_MAX: Final = 160
-"""A longer text is read by its beginning and its end."""
-WORDS_KEPT_MAX: Final = 50_000
+"""A longer text is read by its beginning and its end while the network learns."""
+TOKENS_READ_MAX: Final = 96
+"""The same at work, where more tells no more and takes its time."""
+WORDS_KEPT_MAX: Final = 20_000
 WORD_KEPT_CHARS_MAX: Final = 24
 """A longer word, such as a sentence without blanks, hardly comes again: its pieces are not kept."""
 
@@ -40,15 +42,15 @@ class Tokenizer:
         self._vocabulary = vocabulary
         self._pieces_of = lru_cache(maxsize=WORDS_KEPT_MAX)(self._split)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, tokens_max: int = TOKENS_MAX) -> list[int]:
         """Give the pieces' numbers, with those of the beginning and the end; `text` is in normal form (NFKC)."""
         ids = [BEGIN]
         for word in text.split():
             split = self._pieces_of if len(word) <= WORD_KEPT_CHARS_MAX else self._split
             ids += split(_BLANK + word)
         ids.append(END)
-        if len(ids) > TOKENS_MAX:
-            half = TOKENS_MAX // 2
+        if len(ids) > tokens_max:
+            half = tokens_max // 2
             ids = ids[:half] + ids[-half:]
         return ids
 
@@ -94,6 +96,6 @@ class Encoder:
         """Give the scores of texts in normal form, (texts, 3), in the order of `CLASSES`."""
         found = np.empty((len(texts), len(CLASSES)), dtype=np.float32)
         for number, text in enumerate(texts):
-            words = pretrained().words(self._tokenizer.encode(text))
+            words = pretrained().words(self._tokenizer.encode(text, TOKENS_READ_MAX))
             (found[number],) = self._network.run(None, {"words": words})
         return found

@@ -21,8 +21,8 @@ FALSE_SUSPICION_MAX: Final = 0.002
 """So large a share of people's replies may be suspected to be a machine's, on rows left out of the fit."""
 CASCADE_LOSS_MAX: Final = 0.001
 """So much accuracy may be given up for asking the encoder less often."""
-CASCADE_SURE_LOSS_MAX: Final = 0.03
-"""So large a share of the answers may for the same reason be sure no more."""
+SURE_SHARE_MIN: Final = 0.8
+"""So large a share of the answers is to be sure; the encoder is asked more often until it is, or as sure as it gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,10 @@ def _words_confidence(by_words: Scores, by_both: Scores, declined: npt.NDArray[n
         return float(right.mean()), float((confidence >= sure_confidence(confidence, right, SURE_PRECISION_MIN)).mean())
 
     best_accuracy, best_sure = figures(math.inf)
+    sure_wanted = min(SURE_SHARE_MIN, best_sure)
     for step in range(80, 100):
         accuracy, sure = figures(step / 100)
-        if accuracy >= best_accuracy - CASCADE_LOSS_MAX and sure >= best_sure - CASCADE_SURE_LOSS_MAX:
+        if accuracy >= best_accuracy - CASCADE_LOSS_MAX and sure >= sure_wanted:
             return step / 100
     return 1.0
 
