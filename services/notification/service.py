@@ -262,7 +262,7 @@ async def _load_requests(
 SPEC: Final = ServiceSpec(
     name="notification",
     reads=(
-        Read(CONVERSATION_EVENTS, dedupe=False),
+        Read(CONVERSATION_EVENTS, dedupe=False, waits=True),
         Read(OUTCOME_EVENTS, dedupe=False),
         Read(CONTRACT_EVENTS, dedupe=True, upstream=True, owns_dead_letters=False),
     ),

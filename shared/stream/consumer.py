@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import asyncpg
@@ -26,7 +26,7 @@ from shared.stream import outbox
 from shared.stream.offsets import LONG_AGO, Claim, claim
 from shared.stream.offsets import TopicPartition as Slot
 from shared.stream.outbox import Publication
-from shared.stream.processor import Processor
+from shared.stream.processor import Processor, Read
 from shared.stream.publisher import Publisher
 from shared.stream.records import Position, RawRecord
 
@@ -87,7 +87,7 @@ class StreamConsumer:
         self,
         *,
         service: str,
-        topics: Iterable[str],
+        reads: Sequence[Read],
         processor: Processor,
         publisher: Publisher,
         pool: asyncpg.Pool,
@@ -98,7 +98,8 @@ class StreamConsumer:
     ) -> None:
         self._service = service
         self._health = health
-        self._topics = list(topics)
+        self._topics = [read.topic for read in reads]
+        self._waiting_topics = {read.topic for read in reads if read.waits}
         self._processor = processor
         self._publisher = publisher
         self._pool = pool
@@ -107,6 +108,7 @@ class StreamConsumer:
         self._consumer = AIOKafkaConsumer(**consumer_options(settings, service=service, gather_ms=gather_ms))
         self._wanted: set[Slot] | None = None
         self._claims: dict[Slot, Claim] = {}
+        self._full = False
         self._working = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._heard_at = time.monotonic()
@@ -186,10 +188,7 @@ class StreamConsumer:
         if not self._claims:
             await asyncio.sleep(self._settings.batch_wait_ms / 1000)
             return
-        slots = [TopicPartition(*slot) for slot in self._claims]
-        fetched = await self._consumer.getmany(
-            *slots, timeout_ms=self._settings.batch_wait_ms, max_records=self._settings.batch_records_max
-        )
+        fetched = await self._fetch()
         async with self._working:
             if fetched:
                 self._heard_at = time.monotonic()
@@ -198,6 +197,27 @@ class StreamConsumer:
             if time.monotonic() - self._swept_at >= self._settings.sweep_seconds:
                 await self._with_patience(self._sweep)
                 self._swept_at = time.monotonic()
+
+    async def _fetch(self) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """Wait for records of the prompt topics, and take along what has come of those that wait for company.
+
+        After a full batch there is nothing to wait for: a backlog of waiting topics alone is worked as fast as any.
+        """
+        prompt, _ = self._slots()
+        records_max = self._settings.batch_records_max
+        wait_ms = 0 if self._full else self._settings.batch_wait_ms
+        fetched = dict(await self._consumer.getmany(*prompt, timeout_ms=wait_ms, max_records=records_max))
+        _, waiting = self._slots()  # anew: a rebalance may have come meanwhile
+        if waiting:
+            fetched |= await self._consumer.getmany(*waiting, max_records=records_max)
+        self._full = sum(map(len, fetched.values())) >= records_max
+        return fetched
+
+    def _slots(self) -> tuple[list[TopicPartition], list[TopicPartition]]:
+        """Give what is held of prompt and of waiting topics; where only the latter are, they need not wait."""
+        slots = [TopicPartition(*slot) for slot in self._claims]
+        prompt = [slot for slot in slots if slot.topic not in self._waiting_topics]
+        return (prompt, [slot for slot in slots if slot.topic in self._waiting_topics]) if prompt else (slots, [])
 
     async def _process(self, records: list[RawRecord]) -> None:
         """Apply records, in lanes of their own partitions: equal numbers of co-read topics stay together."""

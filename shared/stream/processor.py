@@ -37,12 +37,15 @@ class Read:
     `dedupe`: the kit's inbox drops repeats; without it the topic's writer numbers its keys and the handler does.
     `upstream`: written outside this system, so times are held against the broker's clock (R22).
     `owns_dead_letters`: what cannot be decoded is this service's dead letter; otherwise another reader's.
+    `waits`: alone its records change nothing that anybody waits for, so they wait a while (`batch_wait_ms`) for records
+    of another topic, to share a transaction with them.
     """
 
     topic: str
     dedupe: bool
     upstream: bool = False
     owns_dead_letters: bool = True
+    waits: bool = False
 
 
 class Handler(Protocol):

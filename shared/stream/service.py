@@ -162,7 +162,7 @@ class ServiceProcess:
             self.processor = self._processor_of(resources, handler, publisher)
             self.consumer = StreamConsumer(
                 service=self.spec.name,
-                topics=[read.topic for read in self.spec.reads],
+                reads=self.spec.reads,
                 processor=self.processor,
                 publisher=publisher,
                 pool=resources.pool,

@@ -30,7 +30,7 @@ from shared.testing import builders
 from shared.testing.databases import Databases
 from shared.testing.harness import Harness
 from shared.testing.topics import publish, read
-from shared.topics import CONVERSATION_EVENTS, MESSAGING_EVENTS
+from shared.topics import CONTRACT_EVENTS, CONVERSATION_EVENTS, MESSAGING_EVENTS
 
 
 class Forwarder:
@@ -69,8 +69,8 @@ def settings_for(broker: str, database: str, instance: str = "0") -> Settings:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[ServiceProcess]:
-    process = ServiceProcess(SPEC, settings, Metrics(SPEC.name), Health(settings.progress_seconds_max))
+async def running(settings: Settings, spec: ServiceSpec = SPEC) -> AsyncIterator[ServiceProcess]:
+    process = ServiceProcess(spec, settings, Metrics(spec.name), Health(settings.progress_seconds_max))
     task = asyncio.create_task(process.run())
     try:
         yield process
@@ -183,6 +183,37 @@ async def test_the_effective_settings_of_a_consumer_lose_nothing(broker: str, da
         assert consumer._group_instance_id == "ingestion-0"
     finally:
         await consumer.stop()
+
+
+async def test_records_that_wait_share_the_batch_of_the_next_that_do_not(broker: str, database: str) -> None:
+    batches: list[list[str]] = []
+
+    class Noting(Forwarder):
+        async def handle(self, tx: asyncpg.Connection, batch: Sequence[AnyIncoming], effects: Effects) -> None:
+            batches.append([i.position.topic for i in batch])
+            await super().handle(tx, [i for i in batch if i.position.topic == MESSAGING_EVENTS], effects)
+
+    reads = (Read(CONTRACT_EVENTS, dedupe=True, waits=True), *SPEC.reads)
+    settings = settings_for(broker, database).model_copy(update={"batch_wait_ms": 60_000})
+    async with running(settings, replace(SPEC, reads=reads, handler=Noting, gather_ms=20)) as process:
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
+        await read(broker, CONVERSATION_EVENTS, count=1)
+        await publish(broker, CONTRACT_EVENTS, [builders.contract_started()])
+        await fetched(process, CONTRACT_EVENTS)
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r2")])
+        await read(broker, CONVERSATION_EVENTS, count=2)
+        process.stop()
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r3")])  # ends the wait
+    assert batches[:2] == [[MESSAGING_EVENTS], [MESSAGING_EVENTS, CONTRACT_EVENTS]]
+
+
+async def fetched(process: ServiceProcess, topic: str) -> None:
+    """Wait until the client has a record of the topic in hand."""
+    assert process.consumer is not None
+    client = process.consumer._consumer
+    async with asyncio.timeout(30):
+        while not any(client.highwater(tp) for tp in client.assignment() if tp.topic == topic):  # noqa: ASYNC110  nothing else tells
+            await asyncio.sleep(0.01)
 
 
 async def position_of_the_only_record(broker: str) -> tuple[int, int]:

@@ -319,10 +319,11 @@ def test_a_new_word_in_the_bucket_of_a_known_one_is_not_known() -> None:
     assert (shares[known], shares[number]) == (1, 0)
 
 
-def test_mixtures_hold_what_was_written_in_one_language() -> None:
-    def row(text: str, lang: str) -> Example:
-        return Example(text, "accept", lang, (), "x", "train")
+def row(text: str, lang: str) -> Example:
+    return Example(text, "accept", lang, (), "x", "train")
 
+
+def test_mixtures_hold_what_was_written_in_one_language() -> None:
     rows = [
         row("Yes. Call me at nine.", "en"),
         row("No. Not in a hundred years! Bye.", "en"),
@@ -338,9 +339,6 @@ def test_mixtures_hold_what_was_written_in_one_language() -> None:
 
 
 def test_mixtures_hold_neither_quotations_nor_halves_of_sentences() -> None:
-    def row(text: str, lang: str) -> Example:
-        return Example(text, "accept", lang, (), "x", "train")
-
     rows = [
         row("Yes. Gladly!\n> We need a welder. Are you one?", "en"),
         row("No. Never again!\n--\nAda Byron", "en"),

@@ -99,16 +99,12 @@ def error_by_chance(judged: Sequence[Judged]) -> float:
 def _calibration_errors(judged: Sequence[Judged], right: Bools) -> Scores:
     """Give the error, (draws,), for each draw of which rows are right, (draws, rows)."""
     confidence = np.array([j.prediction.confidence for j in judged])
-    bins = np.eye(BINS)[np.minimum((confidence * BINS).astype(np.intp), BINS - 1)]
-    return np.asarray(np.abs((right - confidence) @ bins).sum(axis=1) / max(len(judged), 1))
+    return np.asarray(np.abs((right - confidence) @ _bins(confidence)).sum(axis=1) / max(len(judged), 1))
 
 
-def _bins(judged: Sequence[Judged]) -> dict[int, list[Judged]]:
-    """Put rows into bins of confidence of equal width."""
-    bins: dict[int, list[Judged]] = {}
-    for j in judged:
-        bins.setdefault(min(int(j.prediction.confidence * BINS), BINS - 1), []).append(j)
-    return bins
+def _bins(confidence: Scores) -> Scores:
+    """Put rows into bins of confidence of equal width: 1 where a row stands in a bin, (rows, BINS)."""
+    return np.eye(BINS)[np.minimum((confidence * BINS).astype(np.intp), BINS - 1)]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -260,10 +256,10 @@ def coverage(judged: Sequence[Judged]) -> list[tuple[float, float, float]]:
 
 def reliability(judged: Sequence[Judged]) -> list[tuple[float, float]]:
     """Give mean confidence and accuracy of each bin of confidence that holds rows."""
-    return [
-        (sum(j.prediction.confidence for j in some) / len(some), share(j.right for j in some))
-        for _, some in sorted(_bins(judged).items())
-    ]
+    confidence = np.array([j.prediction.confidence for j in judged])
+    bins = _bins(confidence)
+    sums = np.array([confidence, [j.right for j in judged], np.ones(len(judged))]) @ bins
+    return [(confident / rows, right / rows) for confident, right, rows in sums.T.tolist() if rows]
 
 
 def _main_figures(

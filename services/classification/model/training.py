@@ -50,12 +50,10 @@ ROW_COUNTS: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Texts as the models see them, and what they are: 1 or 0 a row."""
+    """Texts as the models see them, and the number of each one's class in `CLASSES`."""
 
     cleaned: list[str]
     matrix: Matrix
-    declined: Scores
-    automatic: Scores
     classes: npt.NDArray[np.intp]
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> "Rows":
@@ -63,8 +61,6 @@ class Rows:
         return Rows(
             [text for text, keep in zip(self.cleaned, wanted.tolist(), strict=True) if keep],
             self.matrix.only(wanted),
-            self.declined[wanted],
-            self.automatic[wanted],
             self.classes[wanted],
         )
 
@@ -94,10 +90,10 @@ def train(
     judges: Sequence[str] = JUDGES,
     recipe: Recipe | None = None,
 ) -> Trained:
-    """Train on the examples, and the encoder on mixtures too.
+    """Train on the examples and on what larger models think of the mixtures.
 
-    Automated replies are fitted as acceptances by the words, for that is the side to take when nobody has declined;
-    calibration and figures leave them out.
+    To the words an automated reply is an acceptance, for that is the side to take when nobody has declined; calibration
+    and figures leave them out.
 
     Raises:
         ValueError: limits cannot be chosen, as there are no rows by `judges` or by others.
@@ -122,8 +118,7 @@ def _train(
     cleaned = clean([example.text for example in examples])
     features = extract(cleaned)
     labels = np.array([CLASSES.index(example.label) for example in examples], dtype=np.intp)
-    declined, automatic = ((labels == CLASSES.index(name)).astype(np.float64) for name in ("decline", "auto_reply"))
-    rows = Rows(cleaned, matrix_of(features), declined, automatic, labels)
+    rows = Rows(cleaned, matrix_of(features), labels)
     fitted = _fitted(rows.only(~judged), mixtures, recipe)
     left = _left_out(fitted, rows.only(judged), authors[judged])
     limits = choose_limits(left)
@@ -174,13 +169,13 @@ def _fitted(rows: Rows, mixtures: Sequence[Mixture], recipe: Recipe) -> Fitted:
 
 def _left_out(fitted: Fitted, rows: Rows, authors: npt.NDArray[np.str_]) -> LeftOut:
     meant, auto_meant = meanings(Encoder(fitted.network), rows.cleaned)
-    by_person = rows.automatic == 0
+    by_person = rows.classes != CLASSES.index("auto_reply")
     return LeftOut(
         words=rows.matrix.times(fitted.declined),
         meant=meant,
         auto_words=rows.matrix.times(fitted.automatic),
         auto_meant=auto_meant,
-        declined=rows.declined,
+        declined=(rows.classes == CLASSES.index("decline")).astype(np.float64),
         by_person=by_person,
         counts=by_person & ~np.isin(authors, MIMICS),
     )
