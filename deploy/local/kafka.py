@@ -22,8 +22,8 @@ STOP_SECONDS_MAX = 20.0
 START_TRIES_MAX = 3
 EXIT_SIGTERM = 143  # the Java runtime's status after a clean stop by SIGTERM
 WHAT = "Starting Kafka"
-# On two cores the second compiler took nearly as much as all requests together, for minutes; code of the first alone makes
-# requests some tenth dearer. One thread collects so small a heap in milliseconds.
+# On two cores the second compiler took nearly as much as all requests together, for minutes; code of the first alone
+# makes requests some tenth dearer. One thread collects so small a heap in milliseconds.
 _JVM_FLAGS = ("-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 _LOG_FLAGS = (
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
