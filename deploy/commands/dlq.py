@@ -13,7 +13,7 @@ from rich.table import Table
 
 from deploy.commands.records import reader, records_between
 from deploy.commands.stack import kafka_address, kafka_option
-from deploy.commands.terminal import output
+from deploy.commands.terminal import json_option, output
 from deploy.local.servers import reaching
 from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER
 from shared.topics import DEAD_LETTER_BYTES_MAX, SERVICES, dead_letters
@@ -46,7 +46,6 @@ class Letter:
 
 service_option = click.option("--service", type=click.Choice(SERVICES), help="Only the dead letters of this service.")
 reason_option = click.option("--reason", help="Only those with this reason, such as INVALID_EVENT.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -124,7 +123,10 @@ def show_letter(*, service: str, number: int, as_json: bool, kafka: str | None) 
 def redrive_letters(
     *, service: str | None, reason: str | None, number: tuple[int, ...], dry_run: bool, as_json: bool, kafka: str | None
 ) -> None:
-    """Send dead letters back to where they came from, with their original bytes and key."""
+    """Send dead letters back to where they came from, with their original bytes and key.
+
+    What failed again after an earlier redrive is there twice, and is sent once.
+    """
     if number and service is None:
         raise click.UsageError("--number counts within one service: name it with --service")
     bootstrap = kafka_address(kafka)
@@ -145,9 +147,8 @@ def redrive_letters(
 async def _redrive(
     bootstrap: str, service: str | None, reason: str | None, numbers: Sequence[int], *, dry_run: bool
 ) -> list[Letter]:
-    letters = [
-        x for x in await _read(bootstrap, service, reason) if x.complete and (not numbers or x.number in numbers)
-    ]
+    found = [x for x in await _read(bootstrap, service, reason) if x.complete and (not numbers or x.number in numbers)]
+    letters = list({(x.topic, x.key, x.value): x for x in found}.values())
     if dry_run or not letters:
         return letters
     producer = AIOKafkaProducer(

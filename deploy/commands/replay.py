@@ -1,12 +1,14 @@
 """`inmail replay`: set a service's stored position, so that it reads records again, or goes on after a loss."""
 
 import asyncio
+import json
 
 import asyncpg
 import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.commands.stack import kafka_address, kafka_option, postgres_address, postgres_option
+from deploy.commands.terminal import json_option
 from deploy.local.servers import reaching
 from shared.migrate import SERVICES
 
@@ -24,10 +26,18 @@ WHERE topic = $1 AND partition = $2 RETURNING next_offset
 @click.option("--topic", help="Only this topic [default: every topic the service has read].")
 @click.option("--from-oldest", is_flag=True, required=True, help="Go to the oldest record that the broker still holds.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@json_option
 @kafka_option
 @postgres_option
 def command(
-    *, consumer: str, topic: str | None, from_oldest: bool, dry_run: bool, kafka: str | None, postgres: str | None
+    *,
+    consumer: str,
+    topic: str | None,
+    from_oldest: bool,
+    dry_run: bool,
+    as_json: bool,
+    kafka: str | None,
+    postgres: str | None,
 ) -> None:
     """Move stored positions to the oldest record on the broker.
 
@@ -38,6 +48,10 @@ def command(
     bootstrap, dsn = kafka_address(kafka), postgres_address(postgres)
     with reaching(kafka=bootstrap, postgres=dsn):
         moves = asyncio.run(_move(bootstrap, dsn, consumer, topic, dry_run=dry_run))
+    if as_json:
+        names = ("topic", "partition", "before", "after")
+        click.echo(json.dumps({"dry_run": dry_run, "moved": [dict(zip(names, m, strict=True)) for m in moves]}))
+        return
     for name, partition, before, after in moves:
         click.echo(f"{'would move' if dry_run else 'moved'} {name}[{partition}] from {before} to {after}")
     if not moves:

@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from deploy.local.progress import ProgressCallback, ProgressEvent
 
 PIPED_COLUMNS: Final = 160
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def output(*, stderr: bool = False) -> Console:

@@ -9,8 +9,9 @@ import orjson
 from services.inbox import queries, store
 from services.inbox.domain import CorrectionRefusal, Thread, correction_refusal
 from services.inbox.parameters import CorrectionBody
-from services.inbox.problems import ProblemError, not_found
+from services.inbox.problems import not_found
 from shared.events import Event, Outcome, OutcomeCorrectionRequestedV1, encode, source_of
+from shared.problems import ProblemError
 from shared.stream.outbox import OutboxRow, enqueue
 from shared.topics import OUTCOME_COMMANDS
 

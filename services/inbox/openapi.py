@@ -4,7 +4,6 @@ from typing import Any, Final, get_args
 
 from services.inbox.domain import CannotReply, CorrectionRefusal
 from services.inbox.parameters import LIMIT_DEFAULT, LIMIT_MAX
-from services.inbox.problems import MEDIA_TYPE
 from shared.events import (
     Choice,
     Content,
@@ -14,6 +13,7 @@ from shared.events import (
     OutcomeSource,
     ThreadStatus,
 )
+from shared.problems import MEDIA_TYPE
 
 Json = dict[str, Any]
 

@@ -9,11 +9,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from services.inbox.problems import ProblemError, bad_parameter
+from services.inbox.problems import bad_parameter
 from services.inbox.queries import Place
 from shared.events import InstantError, Outcome
 from shared.events.base import INT64_MAX
 from shared.events.times import epoch_milliseconds, from_epoch_milliseconds, parse_instant, to_instant
+from shared.problems import ProblemError
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 200
@@ -70,7 +71,7 @@ def place(request: Request) -> Place | None:
     match _decoded(request):
         case None:
             return None
-        case [int() as milliseconds, str() as thread_id]:
+        case [int() as milliseconds, str() as thread_id] if "\0" not in thread_id:
             try:
                 return Place(from_epoch_milliseconds(milliseconds), thread_id)
             except InstantError:

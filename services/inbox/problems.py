@@ -1,42 +1,6 @@
-"""Errors as RFC 9457 problem details: what is wrong (`detail`), and what to do about it (`cure`)."""
+"""The inbox's problems: what it says of a thing that is not known, and of a parameter that cannot be read."""
 
-from collections.abc import Mapping
-from typing import Any, Final
-
-from starlette.responses import JSONResponse
-
-MEDIA_TYPE: Final = "application/problem+json"
-
-
-class ProblemError(Exception):
-    """A request that is not answered as asked. `extra` holds further members of the body."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        title: str,
-        *,
-        detail: str,
-        cure: str,
-        extra: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.status = status
-        self.headers = dict(headers or {})
-        self.body: dict[str, Any] = {
-            "type": f"urn:inmail-responses:problem:{code}",
-            "title": title,
-            "status": status,
-            "detail": detail,
-            "cure": cure,
-            **(extra or {}),
-        }
-
-    def response(self) -> JSONResponse:
-        """The answer that says so."""
-        return JSONResponse(self.body, self.status, headers=self.headers, media_type=MEDIA_TYPE)
+from shared.problems import ProblemError
 
 
 def not_found(what: str, name: str) -> ProblemError:

@@ -101,7 +101,7 @@ class Projection:
                 turn.effects.duplicate(incoming)
                 continue
             if data.thread_version > version + 1:
-                self._metrics.gaps.inc()
+                turn.effects.tally(self._metrics.gaps)
             turn.changed[data.thread_id] = incoming
             kind = type(data)
             if kind is InmailStatusChangedV1:

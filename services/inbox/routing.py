@@ -10,8 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from services.inbox.problems import ProblemError, bad_parameter
+from services.inbox.problems import bad_parameter
 from shared.postgres import is_fault
+from shared.problems import ProblemError
 
 logger = logging.getLogger(__name__)
 

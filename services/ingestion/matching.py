@@ -60,13 +60,16 @@ def says_template_now(thread: Thread, reply: Reply) -> bool:
 def answered_inmail(thread: Thread, reply: ReplySentV1) -> Inmail | None:
     """Give the InMail that a reply answers, of those known now; None where there is none yet (R12).
 
-    Withdrawn ones count: the candidate may have read them. Undelivered ones don't.
+    Withdrawn ones count: the candidate may have read them. Undelivered ones don't. A follow-up sent in spite of its
+    cancellation is answered by later replies only (R16).
     """
     limit = reply.sent_at + SKEW_MAX
     newest: Inmail | None = None
     newest_order = None
     for inmail in thread.inmails.values():
         if inmail.sent_at is None or inmail.sent_at > limit or inmail.undelivered_at is not None:
+            continue
+        if inmail.cancelled_at is not None and reply.sent_at <= inmail.cancelled_at:
             continue
         if inmail.inmail_id == reply.in_reply_to:
             return inmail

@@ -85,7 +85,7 @@ class IngestionHandler:
         for incoming in batch:
             decided.take(incoming)
         await store.save(tx, threads.values())
-        self._unknown_templates.inc(decided.unknown_templates)
+        effects.tally(self._unknown_templates, decided.unknown_templates)
 
 
 def _topics(data: EventData) -> tuple[str, str | None]:

@@ -177,8 +177,8 @@ class NotificationHandler:
         await store.save_audiences(tx, work.audiences)
         await store.save_requests(tx, work.requests, work.retracted_ids)
         await store.save_seats(tx, seats)
-        self._gaps.inc(work.gaps)
-        self._unknown_time_zones.inc(work.unknown_time_zones)
+        effects.tally(self._gaps, work.gaps)
+        effects.tally(self._unknown_time_zones, work.unknown_time_zones)
 
 
 async def load(

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from zlib import crc32
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -41,7 +42,9 @@ class DeafConsumerError(Exception):
     """Records wait on the broker, and none has come for too long."""
 
 
-def consumer_options(settings: Settings, *, service: str, gather_ms: int = 0) -> dict[str, object]:
+def consumer_options(
+    settings: Settings, *, service: str, topics: Sequence[str], gather_ms: int = 0
+) -> dict[str, object]:
     """The effective options of every consumer; the defaults of two of them would lose events.
 
     The broker, not the loop, gathers what makes a batch: aiokafka asks for nothing more of a partition that has records
@@ -50,7 +53,8 @@ def consumer_options(settings: Settings, *, service: str, gather_ms: int = 0) ->
     return {
         "bootstrap_servers": settings.kafka_bootstrap,
         "group_id": f"inmail-{service}",
-        "group_instance_id": f"{service}-{settings.instance}",
+        # With the topics: a static member that comes back gets its old partitions, and none of a topic new to it.
+        "group_instance_id": f"{service}-{settings.instance}-{crc32(' '.join(sorted(topics)).encode()):08x}",
         "client_id": f"{service}-{settings.instance}",
         "enable_auto_commit": False,
         "auto_offset_reset": "none",
@@ -105,10 +109,12 @@ class StreamConsumer:
         self._pool = pool
         self._settings = settings
         self._metrics = metrics
-        self._consumer = AIOKafkaConsumer(**consumer_options(settings, service=service, gather_ms=gather_ms))
+        options = consumer_options(settings, service=service, topics=self._topics, gather_ms=gather_ms)
+        self._consumer = AIOKafkaConsumer(**options)
         self._wanted: set[Slot] | None = None
         self._claims: dict[Slot, Claim] = {}
-        self._full = False
+        self._waiting: list[RawRecord] = []
+        self._waiting_since = 0.0
         self._working = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._heard_at = time.monotonic()
@@ -133,7 +139,7 @@ class StreamConsumer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_seconds_max), self._working:
                 await self._publisher.drain()
-        self._claims = {}
+        self._claims, self._waiting = {}, []
 
     # The loop
 
@@ -188,36 +194,38 @@ class StreamConsumer:
         if not self._claims:
             await asyncio.sleep(self._settings.batch_wait_ms / 1000)
             return
-        fetched = await self._fetch()
+        records = await self._fetch()
         async with self._working:
-            if fetched:
-                self._heard_at = time.monotonic()
-                records = _in_order(fetched)
+            if records:
                 await self._with_patience(lambda: self._process(records))
             if time.monotonic() - self._swept_at >= self._settings.sweep_seconds:
                 await self._with_patience(self._sweep)
                 self._swept_at = time.monotonic()
 
-    async def _fetch(self) -> dict[TopicPartition, list[ConsumerRecord]]:
-        """Wait for records of the prompt topics, and take along what has come of those that wait for company.
+    async def _fetch(self) -> list[RawRecord]:
+        """Give what is to be worked now: what waits for company comes with the first record that does not, or late.
 
-        After a full batch there is nothing to wait for: a backlog of waiting topics alone is worked as fast as any.
+        All is fetched at once, and what waits is kept here: aiokafka asks for nothing new while it holds records.
         """
-        prompt, _ = self._slots()
-        records_max = self._settings.batch_records_max
-        wait_ms = 0 if self._full else self._settings.batch_wait_ms
-        fetched = dict(await self._consumer.getmany(*prompt, timeout_ms=wait_ms, max_records=records_max))
-        _, waiting = self._slots()  # anew: a rebalance may have come meanwhile
-        if waiting:
-            fetched |= await self._consumer.getmany(*waiting, max_records=records_max)
-        self._full = sum(map(len, fetched.values())) >= records_max
-        return fetched
-
-    def _slots(self) -> tuple[list[TopicPartition], list[TopicPartition]]:
-        """Give what is held of prompt and of waiting topics; where only the latter are, they need not wait."""
+        settings = self._settings
+        wait_ms = settings.batch_wait_ms
+        if self._waiting:
+            wait_ms = max(0, wait_ms - int((time.monotonic() - self._waiting_since) * 1000))
         slots = [TopicPartition(*slot) for slot in self._claims]
-        prompt = [slot for slot in slots if slot.topic not in self._waiting_topics]
-        return (prompt, [slot for slot in slots if slot.topic in self._waiting_topics]) if prompt else (slots, [])
+        fetched = await self._consumer.getmany(*slots, timeout_ms=wait_ms, max_records=settings.batch_records_max)
+        now = time.monotonic()
+        if fetched:
+            self._heard_at = now
+            self._waiting_since = self._waiting_since if self._waiting else now
+            self._waiting += _in_order(fetched)
+        if (
+            any(slot.topic not in self._waiting_topics for slot in fetched)
+            or len(self._waiting) >= settings.batch_records_max
+            or now - self._waiting_since >= settings.batch_wait_ms / 1000
+        ):
+            records, self._waiting = self._waiting, []
+            return records
+        return []
 
     async def _process(self, records: list[RawRecord]) -> None:
         """Apply records, in lanes of their own partitions: equal numbers of co-read topics stay together."""
@@ -235,7 +243,7 @@ class StreamConsumer:
     async def _claim(self, slots: set[Slot]) -> None:
         """Take the partitions over, send what their last owner left, and start where it stopped."""
         partitions = [TopicPartition(*slot) for slot in sorted(slots)]
-        self._claims = {}
+        self._claims, self._waiting = {}, []
         self._metrics.forget_partitions()
         if not partitions:
             self._health.waiting_for, self._health.partitions = None, 0  # a spare member, ready to take over
@@ -281,10 +289,20 @@ class StreamConsumer:
             raise DeafConsumerError(message)
         self._processor.sent(self._publisher.take_sent())
         await self._processor.sweep(self._claims, {slot: now for slot, lag in lags.items() if not lag})
+        await self._send_unsourced()
         await self._observe_tables()
         await self._commit_courtesy()
         if self._sweeps % _PURGE_EVERY_SWEEPS == 0:
             await self._processor.forget_expired()
+
+    async def _send_unsourced(self) -> None:
+        """Send what another process committed for an HTTP request and did not live to send."""
+        if (self._topics[0], 0) in self._claims:
+            async with acquire(self._pool) as connection:
+                left = await outbox.left_behind(
+                    connection, (), unsourced=True, age_seconds_min=self._settings.session_timeout_ms / 1000
+                )
+            await self._publisher.put(Publication(left))
 
     async def _observe_tables(self) -> None:
         async with acquire(self._pool) as connection:

@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 import asyncpg
 
-from shared.stream.records import AnyIncoming
+from shared.stream.records import AnyIncoming, Position
 
 # One round trip: enters event and business identities, in order so that two processes cannot deadlock; returns those
 # that were known before, and what is known of dead letters (told apart by the hash). Nearly always that is nothing.
@@ -55,11 +55,11 @@ class Candidate:
 
 
 class BatchCutError(Exception):
-    """Two records of one batch claim the same identity: the second, at `index`, must see the first one's end."""
+    """Two records of one batch claim the same identity: the second, at `position`, must see the first one's end."""
 
-    def __init__(self, index: int) -> None:
-        super().__init__(f"cut before record {index} of the batch")
-        self.index = index
+    def __init__(self, position: Position) -> None:
+        super().__init__(f"cut the batch before {position}")
+        self.position = position
 
 
 @dataclass(slots=True)
@@ -117,14 +117,14 @@ def _first_of_each(candidates: Sequence[Candidate]) -> tuple[list[Candidate], Sc
     screened = Screened()
     firsts: list[Candidate] = []
     seen: dict[bytes, bytes] = {}
-    for index, c in enumerate(candidates):
+    for c in candidates:
         hashes = {seen[i] for i in (c.identity, c.business) if i is not None and i in seen}
         if not hashes:
             firsts.append(c)
         elif hashes == {c.content_hash} and not c.incoming.redriven and c.identity in seen:
             screened.duplicates.append(c)
         else:
-            raise BatchCutError(index)
+            raise BatchCutError(c.incoming.position)
         seen[c.identity] = c.content_hash
         if c.business is not None:
             seen[c.business] = c.content_hash

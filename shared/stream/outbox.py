@@ -18,7 +18,9 @@ VALUES ($1, $2, $3, $4, $5, $6) RETURNING outbox_id
 _DELETE = "DELETE FROM outbox WHERE outbox_id = ANY($1)"
 _LEFT = """
 SELECT outbox_id, topic, keys, payloads, headers FROM outbox
-WHERE (source_topic, source_partition) IN (SELECT * FROM unnest($1::text[], $2::int[])) OR (source_topic IS NULL AND $3)
+WHERE ((source_topic, source_partition) IN (SELECT * FROM unnest($1::text[], $2::int[]))
+       OR (source_topic IS NULL AND $3))
+  AND created_at <= clock_timestamp() - make_interval(secs => $4)
 ORDER BY outbox_id
 """
 _BACKLOG = """
@@ -89,11 +91,11 @@ async def delete_sent(tx: asyncpg.Connection, outbox_ids: Sequence[int]) -> None
 
 
 async def left_behind(
-    connection: asyncpg.Connection, slots: Iterable[TopicPartition], *, unsourced: bool
+    connection: asyncpg.Connection, slots: Iterable[TopicPartition], *, unsourced: bool, age_seconds_min: float = 0
 ) -> list[OutboxRow]:
     """What the last owner of these partitions committed and may not have published, in order."""
     wanted = list(slots)
-    rows = await connection.fetch(_LEFT, [t for t, _ in wanted], [p for _, p in wanted], unsourced)
+    rows = await connection.fetch(_LEFT, [t for t, _ in wanted], [p for _, p in wanted], unsourced, age_seconds_min)
     return [_row(row) for row in rows]
 
 

@@ -121,6 +121,7 @@ class Processor:
         self._tidy = tidy
         self._next_expiry: dict[TopicPartition, datetime] = {}
         self._sent: list[int] = []
+        self._level: frozenset[TopicPartition] = frozenset()
         for read in reads:
             metrics.expect(read.topic, TOPICS[read.topic].types)
 
@@ -143,13 +144,14 @@ class Processor:
             for r in records
             if r.position.offset >= claims[r.position.topic, r.position.partition].next_offset
         ]
-        return await self._attempt(decoded, claims, attempt=1) if decoded else []
+        return await self._attempt(decoded, claims) if decoded else []
 
     async def sweep(self, claims: Mapping[TopicPartition, Claim], clocks: Mapping[TopicPartition, datetime]) -> None:
-        """Without new records: expire what is parked by the given clocks, delete what was sent."""
+        """Without new records: expire what is parked, delete what was sent. Partitions with no lag have a clock."""
+        self._level = frozenset(clocks)
         moves = [Move(c, c.next_offset, c.newest_timestamp) for c in claims.values()]
         if moves and (clocks or self._sent):
-            await self._commit(Batch([], moves, dict(clocks)))
+            await self._commit(Batch([], moves, self._held_back(clocks, claims)))
 
     async def dry_run(self, records: Sequence[RawRecord]) -> Outcome:
         """What records would do, without a trace: the transaction is rolled back."""
@@ -164,6 +166,10 @@ class Processor:
 
     def claimed(self, slots: Iterable[TopicPartition]) -> None:
         """Say that partitions were taken over: what their last owner parked may expire at any time."""
+        self._level = frozenset()
+        self._ask_again(slots)
+
+    def _ask_again(self, slots: Iterable[TopicPartition]) -> None:
         for slot in slots:
             self._next_expiry.pop(slot, None)
 
@@ -177,43 +183,45 @@ class Processor:
 
     # Attempts
 
-    async def _attempt(
-        self, items: Sequence[Decoded], claims: Mapping[TopicPartition, Claim], *, attempt: int
-    ) -> list[Outcome]:
+    async def _attempt(self, items: Sequence[Decoded], claims: Mapping[TopicPartition, Claim]) -> list[Outcome]:
         """One transaction; after a failure of the data, halves, down to the record that fails alone."""
-        batch = self._batch(items, claims)
-        try:
-            outcome = await self._transact(batch)
-        except BatchCutError as cut:
-            first, second = items[: cut.index], items[cut.index :]
-        except FenceRejectedError:
-            raise
-        except Exception as error:
-            if is_fault(error):
+        outcomes: list[Outcome] = []
+        waiting = [(items, 1)]
+        while waiting:
+            part, attempt = waiting.pop()
+            batch = self._batch(part, claims)
+            try:
+                outcome = await self._transact(batch)
+            except FenceRejectedError:
                 raise
-            logger.warning(
-                "%d records failed with %s, attempt %d",
-                len(items),
-                type(error).__name__,
-                attempt,
-                exc_info=len(items) == 1,
-            )
-            if len(items) == 1:
-                return await self._alone(items[0], claims, attempt=attempt, error=error)
-            first, second = items[: len(items) // 2], items[len(items) // 2 :]
-        else:
-            await self._hand_over(batch, outcome)
-            return [outcome]
-        return await self._attempt(first, claims, attempt=1) + await self._attempt(second, claims, attempt=1)
+            except BatchCutError as cut:
+                waiting += _halves(
+                    part, next(n for n, item in enumerate(part) if _record(item).position == cut.position)
+                )
+            except Exception as error:
+                if is_fault(error):
+                    raise
+                self._warn(part, error, attempt)
+                if len(part) > 1:
+                    waiting += _halves(part, len(part) // 2)
+                elif attempt < self._settings.attempts_max:
+                    waiting.append((part, attempt + 1))
+                else:
+                    poison = _poison(part[0], f"failed {attempt} times alone with {type(error).__name__}")
+                    outcomes.append(await self._commit(self._batch([poison], claims)))
+            else:
+                await self._hand_over(batch, outcome)
+                outcomes.append(outcome)
+        return outcomes
 
-    async def _alone(
-        self, item: Decoded, claims: Mapping[TopicPartition, Claim], *, attempt: int, error: Exception
-    ) -> list[Outcome]:
-        if attempt < self._settings.attempts_max:
-            return await self._attempt([item], claims, attempt=attempt + 1)
-        detail = f"failed {attempt} times alone with {type(error).__name__}"
-        poison = _poison(item, detail)
-        return [await self._commit(self._batch([poison], claims))]
+    def _warn(self, part: Sequence[Decoded], error: Exception, attempt: int) -> None:
+        logger.warning(
+            "%d records failed with %s, attempt %d",
+            len(part),
+            type(error).__name__,
+            attempt,
+            exc_info=len(part) == 1,
+        )
 
     # One transaction
 
@@ -235,6 +243,7 @@ class Processor:
                 outcome = await self._apply(connection, batch)
         except BaseException as error:
             self._sent = sent + self._sent
+            self._ask_again(batch.clocks)  # what had expired stands again
             if isinstance(error, FenceRejectedError):
                 self._metrics.fence_rejections.inc()
             raise
@@ -339,7 +348,7 @@ class Processor:
 
     async def _revive(self, tx: asyncpg.Connection, items: Sequence[Decoded]) -> None:
         """Forget earlier deaths of redriven records, so that they may live, or fail visibly again."""
-        again = [_identity_of(item) for item in items if (item if isinstance(item, Incoming) else item.record).redriven]
+        again = [_identity_of(item) for item in items if _record(item).redriven]
         await dead_letters.revive(tx, again)
 
     async def _store_dead(self, tx: asyncpg.Connection, kept: Sequence[DeadLetter]) -> list[OutboxRow]:
@@ -374,7 +383,7 @@ class Processor:
         oldest: dict[TopicPartition, datetime] = {}
         newest: dict[TopicPartition, datetime] = {}
         for item in items:
-            record = item if isinstance(item, Incoming) else item.record
+            record = _record(item)
             topic, partition, offset = record.position
             slot = (topic, partition)
             ends[slot] = offset + 1
@@ -384,7 +393,17 @@ class Processor:
             Move(claims[slot], end, max(newest[slot], claims[slot].newest_timestamp)) for slot, end in ends.items()
         ]
         clocks = {slot: max(oldest[slot], claims[slot].newest_timestamp) for slot in ends}
-        return Batch(items, moves, clocks)
+        return Batch(items, moves, self._held_back(clocks, claims))
+
+    def _held_back(
+        self, clocks: Mapping[TopicPartition, datetime], claims: Mapping[TopicPartition, Claim]
+    ) -> dict[TopicPartition, datetime]:
+        """Let no clock run ahead of a partition of the same number: what is waited for may lie there, unread."""
+        behind = {slot: claim.newest_timestamp for slot, claim in claims.items() if slot not in self._level}
+        slowest: dict[int, datetime] = {}
+        for (_, partition), at in (behind | dict(clocks)).items():
+            slowest[partition] = min(at, slowest.get(partition, at))
+        return {slot: slowest[slot[1]] for slot in clocks}
 
     def _skewed(self, incoming: AnyIncoming) -> bool:
         if not self._reads[incoming.position.topic].upstream:
@@ -430,6 +449,15 @@ class Processor:
             [(now - (i.event.receivedtime or i.timestamp)).total_seconds() for i in events]
         )
         metrics.event_age_seconds.observe([(now - i.event.time).total_seconds() for i in events])
+
+
+def _record(item: Decoded) -> AnyIncoming | RawRecord:
+    return item if isinstance(item, Incoming) else item.record
+
+
+def _halves(items: Sequence[Decoded], at: int) -> list[tuple[Sequence[Decoded], int]]:
+    """Both parts for a first attempt, the earlier one on top."""
+    return [(items[at:], 1), (items[:at], 1)]
 
 
 def _candidate(incoming: AnyIncoming) -> Candidate:

@@ -17,12 +17,16 @@ import uvicorn
 import uvloop
 from aiokafka.errors import KafkaError
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from shared.health import Health, health_routes
 from shared.logging import setup_logging
 from shared.metrics import Metrics
 from shared.postgres import create_pool, is_fault, retry_until
+from shared.problems import no_path, not_started
 from shared.settings import Settings
 from shared.stream.consumer import DeafConsumerError, StreamConsumer
 from shared.stream.dry_run import dry_run_route
@@ -51,7 +55,7 @@ class Resources:
     publisher: Publisher | None = None
 
     async def publish(self, rows: Sequence[OutboxRow]) -> None:
-        """Publish rows that an HTTP request has committed; without a broker they leave with the next claim."""
+        """Publish rows that an HTTP request has committed; without a broker they leave later."""
         if self.publisher is not None:
             await self.publisher.put(Publication(rows))
 
@@ -89,6 +93,7 @@ class ServiceProcess:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     consumer: StreamConsumer | None = None
     processor: Processor | None = None
+    _serving: bool = False
 
     def stop(self) -> None:
         """Ask `run` to end."""
@@ -98,7 +103,10 @@ class ServiceProcess:
 
     async def run(self) -> None:
         """Serve HTTP from the first moment, and work until stopped."""
-        app = Starlette(routes=[*health_routes(self.health, self.metrics), dry_run_route(lambda: self.processor)])
+        app = Starlette(
+            routes=[*health_routes(self.health, self.metrics), dry_run_route(lambda: self.processor)],
+            exception_handlers={HTTPException: self._refuse},
+        )
         server = _Server(
             uvicorn.Config(
                 app,
@@ -122,12 +130,20 @@ class ServiceProcess:
                 resources = Resources(self.spec.name, self.settings, self.metrics, pool)
                 handler = self.spec.handler(resources)
                 app.router.routes.extend(self.spec.routes(resources))
+                self._serving = True
                 await self._work(resources, handler)
             finally:
                 pool.terminate()
         finally:
             server.should_exit = True
             await serving
+
+    async def _refuse(self, request: Request, error: Exception) -> Response:
+        """Answer what no route takes; before the service's own routes are there, no path is known to be wrong."""
+        if not self._serving:
+            return not_started(self.health.waiting_for).response()
+        status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (404, None)
+        return no_path(request.url.path, status, headers).response()
 
     async def _work(self, resources: Resources, handler: Handler) -> None:
         delay_seconds = self.settings.retry_seconds_min

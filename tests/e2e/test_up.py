@@ -134,6 +134,7 @@ async def test_bad_input_is_listed_shown_and_sent_back(up: Up) -> None:
     async with asyncio.timeout(_WAIT_SECONDS_MAX):
         while len(json.loads(await up.inmail("dlq", "list", "--json"))) < 2:
             pass
+    assert "would send 1" in await up.inmail("dlq", "redrive", "--dry-run"), "what failed again is one record still"
     await up.inmail("dlq", "show", "ingestion", "999", expect=2)
 
 
@@ -141,7 +142,8 @@ async def test_a_replay_changes_nothing(up: Up) -> None:
     thread = await answered_thread(up, "replayed")
     before = await up.until("/v1/contracts/contract-replayed/credits/entries", lambda c: "returned" in json.dumps(c))
     for service in ("ingestion", "classification", "credits", "notification", "inbox"):
-        await up.inmail("replay", "--consumer", service, "--from-oldest")
+        moved = json.loads(await up.inmail("replay", "--consumer", service, "--from-oldest", "--json"))["moved"]
+        assert {move["after"] for move in moved} == {0}
     await answered_thread(up, "after-replay")
     await up.until("/v1/contracts/contract-after-replay/credits", lambda c: c["returned"] == 1)
     assert await up.until("/v1/contracts/contract-replayed/credits/entries", lambda _: True) == before

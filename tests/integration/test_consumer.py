@@ -176,11 +176,15 @@ async def test_a_second_process_takes_its_share_and_hands_it_back(broker: str, d
 
 
 async def test_the_effective_settings_of_a_consumer_lose_nothing(broker: str, database: str) -> None:
-    consumer = AIOKafkaConsumer(**consumer_options(settings_for(broker, database), service="ingestion"))
+    consumer = AIOKafkaConsumer(
+        **consumer_options(settings_for(broker, database), service="ingestion", topics=[MESSAGING_EVENTS])
+    )
+    other = consumer_options(settings_for(broker, database), service="ingestion", topics=[CONTRACT_EVENTS])
     try:
         assert consumer._enable_auto_commit is False
         assert consumer._auto_offset_reset == "none"
-        assert consumer._group_instance_id == "ingestion-0"
+        assert consumer._group_instance_id.startswith("ingestion-0-")
+        assert consumer._group_instance_id != other["group_instance_id"]
     finally:
         await consumer.stop()
 
@@ -194,7 +198,7 @@ async def test_records_that_wait_share_the_batch_of_the_next_that_do_not(broker:
             await super().handle(tx, [i for i in batch if i.position.topic == MESSAGING_EVENTS], effects)
 
     reads = (Read(CONTRACT_EVENTS, dedupe=True, waits=True), *SPEC.reads)
-    settings = settings_for(broker, database).model_copy(update={"batch_wait_ms": 60_000})
+    settings = settings_for(broker, database).model_copy(update={"batch_wait_ms": 15_000})
     async with running(settings, replace(SPEC, reads=reads, handler=Noting, gather_ms=20)) as process:
         await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
         await read(broker, CONVERSATION_EVENTS, count=1)
@@ -204,7 +208,21 @@ async def test_records_that_wait_share_the_batch_of_the_next_that_do_not(broker:
         await read(broker, CONVERSATION_EVENTS, count=2)
         process.stop()
         await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r3")])  # ends the wait
-    assert batches[:2] == [[MESSAGING_EVENTS], [MESSAGING_EVENTS, CONTRACT_EVENTS]]
+    assert batches[:2] == [[MESSAGING_EVENTS], [CONTRACT_EVENTS, MESSAGING_EVENTS]]
+
+
+async def test_what_an_http_request_committed_elsewhere_and_never_sent_is_sent(broker: str, database: str) -> None:
+    async with running(settings_for(broker, database)):
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
+        (event,) = await read(broker, CONVERSATION_EVENTS, count=1)  # the partitions are claimed
+        connection = await asyncpg.connect(database)
+        await connection.execute(
+            "INSERT INTO ingestion.outbox (topic, keys, payloads, created_at) "
+            "VALUES ($1, $2, $3, now() - interval '1 hour')",
+            *(CONVERSATION_EVENTS, [event.subject.encode()], [encode(replace(event, id="left"))]),
+        )
+        await connection.close()
+        assert len(await read(broker, CONVERSATION_EVENTS, count=2)) == 2
 
 
 async def fetched(process: ServiceProcess, topic: str) -> None:

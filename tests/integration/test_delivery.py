@@ -1,5 +1,6 @@
 """The delivery kit on a real Postgres: each guarantee has a test that fails when its mechanism is taken out."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -202,6 +203,21 @@ async def test_poison_alone_becomes_a_dead_letter(harness: Harness) -> None:
     assert harness.claims[MESSAGING_EVENTS, 0].next_offset == 12
 
 
+async def test_a_conflict_among_many_bad_records_costs_one_cut(harness: Harness) -> None:
+    twice = [reply("a"), reply("a", "changed")]
+    records: list[tuple[bytes | None, bytes | None]] = [(b"k", b"{")] * 200
+    records += [(event.subject.encode(), encode(event)) for event in twice]
+    await harness.feed_raw(MESSAGING_EVENTS, records)
+    assert Counter(d.reason for d in harness.dead) == {"INVALID_JSON": 200, "ID_CONFLICT": 1}
+    assert harness.resources.metrics.registry.get_sample_value("inmail_processing_seconds_count") == 2
+
+
+async def test_a_batch_of_nothing_but_conflicts_is_worked(harness: Harness) -> None:
+    await harness.feed(MESSAGING_EVENTS, *(reply("a", f"changed {number}") for number in range(1_100)))
+    assert handler_of(harness).seen == ["a"]
+    assert len(harness.dead) == 1_099
+
+
 async def test_a_failure_to_publish_blames_no_record(harness: Harness) -> None:
     async def fail(_: Publication) -> None:
         raise KafkaTimeoutError
@@ -266,6 +282,14 @@ async def test_r21_the_partitions_own_clock_expires_too(harness: Harness) -> Non
     later = at + timedelta(hours=25)
     await harness.feed(MESSAGING_EVENTS, reply("b", at=at, thread_id="another"), timestamp=later)
     assert [d.reason for d in harness.dead] == ["ORPHANED"]
+
+
+async def test_r21_what_expires_in_a_transaction_that_rolls_back_expires_in_the_next(harness: Harness) -> None:
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    await harness.feed(MESSAGING_EVENTS, reply("a", "wait", at=at), timestamp=at)
+    cut = [reply("b", at=at, thread_id="another"), reply("b", "changed", at=at, thread_id="another")]
+    await harness.feed(MESSAGING_EVENTS, *cut, timestamp=at + timedelta(hours=25))
+    assert sorted(d.reason for d in harness.dead) == ["ID_CONFLICT", "ORPHANED"]
 
 
 async def test_a_released_record_is_no_longer_parked(harness: Harness) -> None:

@@ -335,7 +335,10 @@ async def test_pages_stay_in_step_while_threads_come(inbox: Inbox) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [{"limit": "0"}, {"limit": "201"}, {"limit": "x"}, {"cursor": "!"}, {"cursor": "W10"}, {"cursor": "WzEsMl0"}],
+    [
+        *({"limit": limit} for limit in ("0", "201", "x")),
+        *({"cursor": cursor} for cursor in ("!", "W10", "WzEsMl0", "WzEsImFcdTAwMDAiXQ")),  # the last names a NUL
+    ],
 )
 async def test_bad_parameters_are_problems(inbox: Inbox, query: dict[str, str]) -> None:
     problem = await inbox.get("/v1/seats/seat-1/folders/all", status=400, **query)

@@ -1,7 +1,7 @@
 """Ingestion on a real Postgres: what it keeps between batches is all it needs, and it keeps names in one place."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from services.ingestion.service import SPEC
 from shared.events import Candidate, Event, encode
+from shared.stream.records import Position, RawRecord
 from shared.templates import render
 from shared.testing.builders import (
     ADA,
@@ -220,7 +221,11 @@ async def test_names_and_words_are_kept_in_one_table(ingestion: Harness) -> None
 async def test_unknown_templates_are_counted(ingestion: Harness) -> None:
     template, text = render("interested", "en", None)
     unknown = template.model_copy(update={"version": 99})
-    await feed(ingestion, sent(), reply(choice="interested", template=unknown, text=text))
+    await feed(ingestion, sent())
+    answer = reply(choice="interested", template=unknown, text=text)
+    record = RawRecord(Position(MESSAGING_EVENTS, 0, 1), datetime.now(UTC), answer.subject.encode(), encode(answer), ())
+    await ingestion.processor.dry_run([record])  # counts nothing
+    await feed(ingestion, answer)
     assert ingestion.resources.metrics.registry.get_sample_value("inmail_unknown_templates_total") == 1
 
 

@@ -107,6 +107,21 @@ async def test_what_waits_too_long_is_an_orphan_and_holds_nothing_up(notificatio
     assert [e.data.kind for e in emitted] == ["candidate_declined"]
 
 
+async def test_no_outcome_is_an_orphan_while_what_it_waits_for_lies_unread(notification: Harness) -> None:
+    """As after days of standing still, when outcomes are read faster than the many more conversation events."""
+    thread, other = Conversation(), Conversation("thread-2")
+    facts, outcome = answered(thread), thread.decided()
+    answered(other)
+    later = NOW + timedelta(days=2)
+    await notification.feed(OUTCOME_EVENTS, outcome, timestamp=NOW)
+    await notification.feed(OUTCOME_EVENTS, other.decided(), timestamp=later)
+    await notification.processor.sweep(notification.claims, {(OUTCOME_EVENTS, PARTITION): later})
+    assert await values(notification, "SELECT reason FROM dead_letter") == []
+    assert [e.causeid for e in await feed(notification, *facts)] == [outcome.id]
+    await notification.expire(later + timedelta(days=1))
+    assert await values(notification, "SELECT reason FROM dead_letter") == ["ORPHANED"], "the other's facts never came"
+
+
 async def test_a_seat_belongs_to_whom_spoke_last_by_event_time_whatever_its_contract(notification: Harness) -> None:
     newer = preferences_set(contract_id="contract-2", channels=("email",), quiet_hours=QUIET, at=after(days=2))
     await feed(notification, newer, preferences_set(channels=("push",), at=after(days=1)))

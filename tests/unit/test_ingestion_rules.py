@@ -487,6 +487,14 @@ def test_r16_sent_after_its_cancellation_is_told_and_answered_by_later_replies_o
     assert talk.last(ReplyRecordedV1).inmail_id == "inmail-2"
 
 
+@pytest.mark.parametrize("named", [None, "inmail-2"])
+def test_r16_what_was_cancelled_and_sent_is_not_answered_by_a_reply_from_before(named: str | None) -> None:
+    talk = Talk(sent(), follow_up_scheduled(at=after(hours=1)), reply(text="Hi"))
+    talk.then(follow_up_sent(at=after(days=1, minutes=3)))
+    talk.then(reply(reply_id="late", text="Hi", in_reply_to=named, at=after(days=1) - timedelta(minutes=1)))
+    assert talk.last(ReplyRecordedV1).inmail_id == "inmail-1"
+
+
 # R17, R18, R21: facts
 
 

@@ -1,0 +1,63 @@
+"""Errors as RFC 9457 problem details: what is wrong (`detail`), and what to do about it (`cure`)."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import JSONResponse
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class ProblemError(Exception):
+    """A request that is not answered as asked. `extra` holds further members of the body."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        title: str,
+        *,
+        detail: str,
+        cure: str,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.status = status
+        self.headers = dict(headers or {})
+        self.body: dict[str, Any] = {
+            "type": f"urn:inmail-responses:problem:{code}",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "cure": cure,
+            **(extra or {}),
+        }
+
+    def response(self) -> JSONResponse:
+        """The answer that says so."""
+        return JSONResponse(self.body, self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+
+def no_path(path: str, status: int, headers: Mapping[str, str] | None = None) -> ProblemError:
+    """Nothing is served there (404), or not by this method (405)."""
+    return ProblemError(
+        status,
+        "no-such-path" if status == 404 else "no-such-method",
+        "Nothing to ask for",
+        detail=f"{path}: nothing is served there, or not by this method.",
+        cure="Compare path and method with /openapi.json.",
+        headers=headers,
+    )
+
+
+def not_started(waiting_for: str | None) -> ProblemError:
+    """The service cannot answer yet."""
+    return ProblemError(
+        503,
+        "starting",
+        "Not started yet",
+        detail=f"This service waits for {waiting_for or 'its start to end'}.",
+        cure="Ask again in a moment; /readyz says when it is ready.",
+        headers={"Retry-After": "1"},
+    )
