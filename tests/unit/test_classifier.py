@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from itertools import product
@@ -19,8 +20,15 @@ from services.classification.model.classifier import ARTEFACT, ArtefactError, Cl
 from services.classification.model.cleaning import CLEAN_CHARS_MAX, fold, own_words
 from services.classification.model.corpus import Example
 from services.classification.model.encoder import Encoder, tokenizer
-from services.classification.model.evaluation import Judged, calibration_error, error_by_chance, f1, unseen
-from services.classification.model.features import LEXICON_PATH, clean, extract, lexicon
+from services.classification.model.evaluation import (
+    Judged,
+    calibration_error,
+    calibration_interval,
+    error_by_chance,
+    f1,
+    unseen,
+)
+from services.classification.model.features import LEXICON_PATH, clean, dense_names, extract
 from services.classification.model.mixtures import Mixture
 from services.classification.model.network import network_of
 from services.classification.model.pretrained import pretrained
@@ -104,6 +112,10 @@ def test_r09_a_person_on_holiday_is_no_machine(text: str) -> None:
         ("No me interesa ahora mismo, quizás más adelante.", "not_now"),
         ("Not for me, but a friend of mine might be interested.", "referral"),
         ("Stop messaging me and remove me from your list.", "unsubscribe"),
+        ("Nu even niet, misschien volgend jaar.", "not_now"),
+        ("Şu an değil, belki seneye.", "not_now"),
+        ("Ich selbst nicht, aber fragen Sie mal Herrn Weber.", "referral"),
+        ("Ne m'écrivez plus", "unsubscribe"),
         ("What is the salary?", "question"),
     ],
 )
@@ -182,12 +194,12 @@ def test_a_word_drawn_out_is_the_same_word() -> None:
 
 
 def test_no_phrase_of_the_lexicon_is_lost() -> None:
-    known = lexicon()
     entries: dict[str, dict[str, list[str]]] = json.loads(LEXICON_PATH.read_text(encoding="utf-8"))
     for name in set(entries) - {"negator", "negator_after", "contrast"}:
         phrases = [phrase.replace(" .. ", " ") for some in entries[name].values() for phrase in some]
-        cues = extract(clean(phrases)).cues[:, known.classes.index(name)]
-        assert [phrase for phrase, count in zip(phrases, cues, strict=True) if not count] == []
+        columns = [dense_names().index(column) for column in (name, f"{name}!")]
+        found = extract(clean(phrases)).dense[:, columns].sum(axis=1).tolist()
+        assert [phrase for phrase, said in zip(phrases, found, strict=True) if not said] == []
 
 
 def test_negation_is_seen_before_and_after() -> None:
@@ -267,7 +279,9 @@ def test_the_stored_scores_are_those_of_training(small: training.Trained) -> Non
     counts = np.array([training.ROW_COUNTS] * len(rows) + [1.0] * len(MIXTURES))
     matrix = regression.matrix_of(features)
     exact = matrix.times(regression.fit(matrix, declined, counts))
-    assert np.abs(stored.words_score(features, weights, limits) - exact).max() < 0.02, "but for the rounding to 8 bits"
+    assert np.abs(stored.words_score(features, weights.regressions["decline"], limits) - exact).max() < 0.02, (
+        "but for the rounding to 8 bits"
+    )
 
 
 def test_the_stored_network_is_the_trained_one() -> None:
@@ -384,6 +398,16 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, name: str) -> None
         Classifier.load(folder)
 
 
+def test_a_model_of_other_parts_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "artefact"
+    shutil.copytree(ARTEFACT, folder)
+    manifest = json.loads((folder / stored.MANIFEST_FILE).read_text(encoding="utf-8"))
+    del manifest["limits"]["way_score_min"]
+    (folder / stored.MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ArtefactError, match=r"way_score_min.*make train"):
+        Classifier.load(folder)
+
+
 @pytest.mark.parametrize("name", [stored.WEIGHTS_FILE, stored.NETWORK_FILE])
 def test_a_missing_or_broken_model_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ArtefactError, match="make train"):
@@ -450,6 +474,13 @@ def test_an_error_of_calibration_is_held_against_chance(right: int, by_chance: b
     said = Prediction("accept", 0.75, needs_confirmation=False, signals=(), model_version="m")
     rows = [Judged(Example("", "accept" if n < right else "decline", "en", (), "x", "test"), said) for n in range(400)]
     assert (calibration_error(rows) < error_by_chance(rows)) == by_chance
+
+
+def test_an_error_of_calibration_has_an_interval_as_wide_as_draws_differ() -> None:
+    rows = [judged("accept" if n % 4 else "decline", "accept", 0.65) for n in range(400)]
+    figure, low, high = map(float, re.findall(r"[\d.]+", calibration_interval(rows)))
+    assert (figure, low, high) == pytest.approx((0.1, 0.06, 0.14), abs=0.01), "a deviation is 0.0217"
+    assert calibration_interval([judged("accept", "accept", 1.0)]) == "0.000 (0.000 to 0.000)"
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from services.classification.model.encoder import Encoder
 from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features, Ints
 from services.classification.model.meaning import Scores, meanings
 from services.classification.model.pretrained import PACKAGE
-from services.classification.model.signals import calls_itself_automatic, signals_of
+from services.classification.model.signals import WAYS_TO_DECLINE, calls_itself_automatic, signals_of
+from services.classification.model.words import Regression
 from shared.events import Outcome
 
 ARTEFACT: Final = Path(__file__).parent / "artefact"
@@ -25,6 +26,7 @@ WEIGHTS_FILE: Final = "model.npz"
 NETWORK_FILE: Final = "network.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 
+LEARNT: Final = ("decline", "auto_reply", *WAYS_TO_DECLINE)
 SLOTS_PER_BUCKET: Final = 16
 SEEN_SLOTS: Final = BUCKETS * SLOTS_PER_BUCKET
 
@@ -49,22 +51,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A logistic regression's weights; a positive score speaks for decline.
+    """What has been learnt of words: a regression for each name of `LEARNT`, whose positive score speaks for it.
 
-    `buckets` holds (BUCKETS,) steps of `step` each, `dense` one weight a dense feature. `seen` tells which slots of
-    words the training data holds, (SEEN_SLOTS,). `auto_buckets`, `auto_step`, `auto_dense` and `auto_bias` are those of
-    a second regression on the same features, whose positive score speaks for an automated reply.
+    `seen` tells which slots of words the training data holds, (SEEN_SLOTS,).
     """
 
-    buckets: npt.NDArray[np.int8]
-    step: float
-    dense: npt.NDArray[np.float64]
-    bias: float
+    regressions: Mapping[str, Regression]
     seen: Bools
-    auto_buckets: npt.NDArray[np.int8]
-    auto_step: float
-    auto_dense: npt.NDArray[np.float64]
-    auto_bias: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +81,8 @@ class Limits:
     """From this score of its words upwards a text may be an automated reply, and the encoder is asked."""
     auto_score_min: float
     """From this score of words and meaning upwards it is suspected to be one."""
+    way_score_min: dict[str, float]
+    """From these scores of its words upwards a refusal is told to be "not now" or the like; without one it never is."""
     known_words_min: float
     """A text with a smaller share of known words is in a language, or about things, that the model has not met."""
 
@@ -129,8 +124,8 @@ class Classifier:
     def asked_share(self, texts: Sequence[str]) -> float:
         """Give the share of texts for which the encoder is asked."""
         found = feature.extract(feature.clean(texts))
-        scores = (f(found, self._weights, self.limits) for f in (words_score, auto_score))
-        return float(self._asked(found, *scores).mean()) if texts else 0.0
+        asked = self._asked(found, self._score(found, "decline"), self._score(found, "auto_reply"))
+        return float(asked.mean()) if texts else 0.0
 
     def classify(self, texts: Sequence[str]) -> list[Prediction]:
         """Classify texts of any length and language. Never raises; a text's answer depends on no other."""
@@ -161,17 +156,16 @@ class Classifier:
             | suspected
             | (known_share(found, self._weights) < limits.known_words_min)
         )
-        answers = zip(
-            declined.tolist(),
-            confidence.tolist(),
-            unsure.tolist(),
-            signals_of(found, declined, suspected),
-            strict=True,
-        )
+        ways = {name: self._score(found, name) >= low for name, low in limits.way_score_min.items()}
+        signals = signals_of(questions=found.questions, declined=declined, suspected=suspected, ways=ways)
+        answers = zip(declined.tolist(), confidence.tolist(), unsure.tolist(), signals, strict=True)
         return [
-            Prediction("decline" if is_declined else "accept", round(sure, 4), needs, signals, self.version)
-            for is_declined, sure, needs, signals in answers
+            Prediction("decline" if is_declined else "accept", round(sure, 4), needs, said, self.version)
+            for is_declined, sure, needs, said in answers
         ]
+
+    def _score(self, found: Features, name: str) -> Scores:
+        return words_score(found, self._weights.regressions[name], self.limits)
 
     def _asked(self, found: Features, scores: Scores, automatic: Scores) -> Bools:
         """Tell for which texts the encoder is to be asked: those whose words leave something open."""
@@ -186,8 +180,8 @@ class Classifier:
 
         By its words where they tell, else by its meaning as well.
         """
-        limits, weights = self.limits, self._weights
-        scores, automatic = words_score(found, weights, limits), auto_score(found, weights, limits)
+        limits = self.limits
+        scores, automatic = self._score(found, "decline"), self._score(found, "auto_reply")
         decline = probability(scores, limits.words_calibration)
         suspected = np.zeros(len(cleaned), dtype=bool)
         asked = np.flatnonzero(self._asked(found, scores, automatic))
@@ -205,31 +199,9 @@ def weighed(words: Scores, meant: Scores, together: Sequence[float]) -> Scores:
     return by_words * words + by_meaning * meant + offset
 
 
-def words_score(features: Features, weights: Weights, limits: Limits) -> Scores:
-    """Score a refusal by each text's words."""
-    return _score(features, weights.buckets, weights.step, weights.dense, limits) + weights.bias
-
-
-def auto_score(features: Features, weights: Weights, limits: Limits) -> Scores:
-    """Score an automated reply by each text's words."""
-    return _score(features, weights.auto_buckets, weights.auto_step, weights.auto_dense, limits) + weights.auto_bias
-
-
-def _score(features: Features, buckets: npt.NDArray[np.int8], step: float, dense: Scores, limits: Limits) -> Scores:
-    """Add up the weights of each text's features."""
-    texts = len(features.words)
-    total = (features.dense * (dense * limits.dense_factor)).sum(axis=1)
-    for group in features.groups:
-        factor = limits.group_factors.get(group.name, 0.0)
-        if factor:
-            sums = np.bincount(group.text, weights=buckets[group.bucket], minlength=texts)
-            total += sums * (factor * step) * scale(group, texts)
-    return np.asarray(total, dtype=np.float64)
-
-
-def scale(group: feature.Group, texts: int) -> Scores:
-    """Scale so that a long text's features weigh no more, all together, than a short one's."""
-    return np.asarray(1 / np.sqrt(np.maximum(np.bincount(group.text, minlength=texts), 1)), dtype=np.float64)
+def words_score(features: Features, regression: Regression, limits: Limits) -> Scores:
+    """Score each text's words by one regression."""
+    return regression.scores(features, limits.group_factors, limits.dense_factor)
 
 
 def probability(scores: Scores, calibration: Sequence[float] = (1.0, 0.0)) -> Scores:
@@ -258,17 +230,8 @@ def word_slots(features: Features) -> tuple[Ints, Ints]:
 
 def weights_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Weights:
     """Read weights as they are stored."""
-    return Weights(
-        buckets=arrays["buckets"],
-        step=float(arrays["step"]),
-        dense=arrays["dense"].astype(np.float64),
-        bias=float(arrays["bias"]),
-        seen=np.unpackbits(arrays["seen"], count=SEEN_SLOTS).astype(bool),
-        auto_buckets=arrays["auto_buckets"],
-        auto_step=float(arrays["auto_step"]),
-        auto_dense=arrays["auto_dense"].astype(np.float64),
-        auto_bias=float(arrays["auto_bias"]),
-    )
+    seen = np.unpackbits(arrays["seen"], count=SEEN_SLOTS).astype(bool)
+    return Weights({name: Regression.read(arrays, name) for name in LEARNT}, seen)
 
 
 def lexicon_hash() -> str:
@@ -296,11 +259,7 @@ def weights_hash(arrays: dict[str, npt.NDArray[Any]]) -> str:
 def _load(folder: Path) -> Classifier:
     cure = "train the model again: make train"
     try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        with (folder / NETWORK_FILE).open("rb") as network:
-            network_hash = hashlib.file_digest(network, "sha256").hexdigest()
-        with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        manifest, arrays, network_hash = _read(folder)
     except (OSError, ValueError) as error:
         message = f"the model in {folder} cannot be read ({type(error).__name__}); {cure}"
         raise ArtefactError(message) from error
@@ -316,9 +275,23 @@ def _load(folder: Path) -> Classifier:
             message = f"the model in {folder} has {name} {manifest.get(name)}, this code {value}; {cure}"
             raise ArtefactError(message)
     try:
+        weights, limits = weights_of(arrays), Limits(**manifest["limits"])
+    except (KeyError, TypeError) as error:
+        message = f"the model in {folder} was stored by code that knew other parts ({error}); {cure}"
+        raise ArtefactError(message) from error
+    try:
         encoder = Encoder(folder / NETWORK_FILE)
     except (OSError, ValueError, RuntimeError) as error:
         message = f"the encoder cannot be loaded: {error}"
         raise ArtefactError(message) from error
     feature.extract(["warm up"])  # the tables of characters and phrases
-    return Classifier(weights_of(arrays), encoder, Limits(**manifest["limits"]), manifest["model_version"])
+    return Classifier(weights, encoder, limits, manifest["model_version"])
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]], str]:
+    """Give the manifest, the arrays, and what names the network's content."""
+    manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    with (folder / NETWORK_FILE).open("rb") as network:
+        network_hash = hashlib.file_digest(network, "sha256").hexdigest()
+    with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as stored:
+        return manifest, {name: stored[name] for name in stored.files}, network_hash

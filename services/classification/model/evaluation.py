@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from services.classification.model import corpus
@@ -24,6 +25,7 @@ from services.classification.model.cleaning import fold
 from services.classification.model.corpus import Example
 from services.classification.model.duplicates import near_duplicates
 from services.classification.model.features import Bools
+from services.classification.model.limits import SURE_SHARE_MIN
 from services.classification.model.meaning import Scores
 from services.classification.model.picture import curve
 from services.classification.model.signals import AUTO_REPLY_SUSPECTED
@@ -86,20 +88,27 @@ def mean_f1(judged: Sequence[Judged]) -> float:
 
 def calibration_error(judged: Sequence[Judged]) -> float:
     """Expected calibration error: how far confidence and accuracy lie apart, over bins of equal width, by size."""
-    return float(_calibration_errors(judged, np.array([[j.right for j in judged]]))[0])
+    return float(_calibration_errors(judged, np.array([[j.right for j in judged]]), 1)[0])
+
+
+def calibration_interval(judged: Sequence[Judged]) -> str:
+    """Give the calibration error with its 95 % interval by bootstrap: drawing adds to it, so it may lie at one end."""
+    times = np.array([np.bincount(rows, minlength=len(judged)) for rows in _draws(len(judged))])
+    errors = _calibration_errors(judged, np.array([[j.right for j in judged]]), times)
+    return _with_interval(calibration_error(judged), errors)
 
 
 def error_by_chance(judged: Sequence[Judged]) -> float:
     """Give the calibration error that one draw in twenty exceeds where every confidence is exactly right."""
     drawn = np.random.default_rng(0).random((BOOTSTRAPS, len(judged)))
     exact = drawn < np.array([j.prediction.confidence for j in judged])
-    return float(np.quantile(_calibration_errors(judged, exact), 0.95))
+    return float(np.quantile(_calibration_errors(judged, exact, 1), 0.95))
 
 
-def _calibration_errors(judged: Sequence[Judged], right: Bools) -> Scores:
-    """Give the error, (draws,), for each draw of which rows are right, (draws, rows)."""
+def _calibration_errors(judged: Sequence[Judged], right: Bools, times: npt.NDArray[np.intp] | int) -> Scores:
+    """Give the error, (draws,), for each draw of which rows are right and how often each counts, (draws, rows)."""
     confidence = np.array([j.prediction.confidence for j in judged])
-    return np.asarray(np.abs((right - confidence) @ _bins(confidence)).sum(axis=1) / max(len(judged), 1))
+    return np.asarray(np.abs(((right - confidence) * times) @ _bins(confidence)).sum(axis=1) / max(len(judged), 1))
 
 
 def _bins(confidence: Scores) -> Scores:
@@ -173,9 +182,17 @@ def interval(flags: Sequence[bool]) -> str:
     if not flags:
         return "no rows"
     values = np.array(flags, dtype=np.float64)
-    drawn = np.random.default_rng(0).integers(len(values), size=(BOOTSTRAPS, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
-    return f"{values.mean():.3f} ({low:.3f} to {high:.3f})"
+    return _with_interval(float(values.mean()), values[_draws(len(values))].mean(axis=1))
+
+
+def _draws(rows: int) -> npt.NDArray[np.intp]:
+    """Draw rows with replacement, (BOOTSTRAPS, rows)."""
+    return np.random.default_rng(0).integers(rows, size=(BOOTSTRAPS, rows))
+
+
+def _with_interval(figure: float, drawn: Scores) -> str:
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return f"{figure:.3f} ({low:.3f} to {high:.3f})"
 
 
 def report(classifier: Classifier, manifest: dict[str, object], everything: Sequence[Judged], left_out: int) -> str:
@@ -234,7 +251,7 @@ def report(classifier: Classifier, manifest: dict[str, object], everything: Sequ
         *table(("confidence", "written as", "language", "text"), _worst(judged)),
         "## Signals",
         "",
-        "Held against the authors' tags, of which a reply has the most telling ones, not all.",
+        "Held against the tags; those of refusals were read anew by readers who saw the texts alone (LABELS.md).",
         "",
         *table(("signal", "rows tagged", "precision", "recall"), signal_rows(everything)),
         "## Rows that teach nothing, on which weights of scores and thresholds were chosen",
@@ -266,15 +283,17 @@ def _main_figures(
     classifier: Classifier, judged: Sequence[Judged], automated: Sequence[Judged]
 ) -> list[tuple[str, object]]:
     sure = [j for j in judged if not j.prediction.needs_confirmation]
+    surest = sorted(judged, key=lambda j: -j.prediction.confidence)[: round(SURE_SHARE_MIN * len(judged))]
     suspected = AUTO_REPLY_SUSPECTED
     return [
         ("accuracy", interval([j.right for j in judged])),
         ("accuracy of answers that need no confirmation", interval([j.right for j in sure])),
-        ("share of answers that need no confirmation", len(sure) / max(len(judged), 1)),
-        ("expected calibration error, 10 bins", calibration_error(judged)),
+        ("share of answers that need no confirmation", interval([not j.prediction.needs_confirmation for j in judged])),
+        (f"accuracy of the surest {SURE_SHARE_MIN:.0%}", interval([j.right for j in surest])),
+        ("expected calibration error, 10 bins", calibration_interval(judged)),
         ("automated replies suspected", interval([suspected in j.prediction.signals for j in automated])),
         ("people's replies falsely suspected", interval([suspected in j.prediction.signals for j in judged])),
-        ("automated replies not taken for a refusal", share(j.prediction.label == "accept" for j in automated)),
+        ("automated replies not taken for a refusal", interval([j.prediction.label == "accept" for j in automated])),
         (f"answers a second, texts up to {SHORT_TEXT_CHARS_MAX} characters, one core", f"{_speed(classifier)}"),
         ("seconds from a cold start, the encoder loaded too", f"{cold_start_seconds():.1f}"),
     ]

@@ -65,13 +65,12 @@ class Group:
 class Features:
     """The features of a batch of texts.
 
-    `dense` is (texts, len(dense_names())). `cues` is (texts, classes): how often each class of the lexicon is said,
-    negated or not. `words` is the number of words of each text, `questions` whether it holds a question mark.
+    `dense` is (texts, len(dense_names())). `words` is the number of words of each text, `questions` whether it holds a
+    question mark.
     """
 
     groups: tuple[Group, ...]
     dense: Floats
-    cues: Ints
     words: Ints
     questions: Bools
 
@@ -116,9 +115,9 @@ def extract(cleaned: Sequence[str]) -> Features:
     spots, spans, members = _hits(tokens, lexicon())
     tail = _in_tail(tokens, spots, spans, members)
     groups = _groups(tokens, tail)
-    dense, cues = _dense(tokens, spots, spans, members, tail)
+    dense = _dense(tokens, spots, spans, members, tail)
     words = np.bincount(tokens.word_text, minlength=tokens.count)
-    return Features(groups, dense, cues, words, tokens.marks["?"] > 0)
+    return Features(groups, dense, words, tokens.marks["?"] > 0)
 
 
 @lru_cache(maxsize=1)
@@ -379,9 +378,7 @@ def _in_tail(tokens: _Tokens, spots: Ints, spans: Ints, members: npt.NDArray[np.
     return np.arange(words) >= start[tokens.word_text]
 
 
-def _dense(
-    tokens: _Tokens, spots: Ints, spans: Ints, members: npt.NDArray[np.uint32], tail: Bools
-) -> tuple[Floats, Ints]:
+def _dense(tokens: _Tokens, spots: Ints, spans: Ints, members: npt.NDArray[np.uint32], tail: Bools) -> Floats:
     known = lexicon()
     names = _cue_classes()
     negated = _negated(tokens, spots, spans, members)
@@ -390,10 +387,8 @@ def _dense(
     head = spots - begin[text] < HEAD_WORDS
     zones = (np.ones(len(spots), dtype=bool), tail[spots], head)
     dense = np.zeros((tokens.count, len(dense_names())), dtype=np.float32)
-    cues = np.zeros((tokens.count, len(known.classes)), dtype=np.intp)
     for number, name in enumerate(names):
         mine = (members & known.bit(name)) != 0
-        cues[:, known.classes.index(name)] = np.bincount(text[mine], minlength=tokens.count)
         for z, zone in enumerate(zones):
             for n, sign in enumerate((~negated, negated)):
                 dense[text[mine & zone & sign], (2 * z + n) * len(names) + number] = 1
@@ -406,7 +401,7 @@ def _dense(
         dense[:, column] = words >= step
         column += 1
     dense[text[(members & known.bit("contrast")) != 0], column] = 1
-    return dense, cues
+    return dense
 
 
 def _negated(tokens: _Tokens, spots: Ints, spans: Ints, members: npt.NDArray[np.uint32]) -> Bools:

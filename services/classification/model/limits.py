@@ -1,7 +1,7 @@
 """What turns scores into answers: weights of the scores, calibrations and thresholds, chosen on left-out scores."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,8 @@ FALSE_SUSPICION_MAX: Final = 0.002
 """So large a share of people's replies may be suspected to be a machine's, on rows left out of the fit."""
 CASCADE_LOSS_MAX: Final = 0.001
 """So much accuracy may be given up for asking the encoder less often."""
+WAY_PRECISION_MIN: Final = 0.7
+"""Of the refusals told to be "not now" or the like, this share has the tag, on the judges' rows."""
 SURE_SHARE_MIN: Final = 0.8
 """So large a share of the answers is to be sure; the encoder is asked more often until it is, or as sure as it gets."""
 
@@ -37,6 +39,8 @@ class LeftOut:
     by_person: npt.NDArray[np.bool_]
     counts: npt.NDArray[np.bool_]
     """Rows that limits are chosen on: a person's, by none of `MIMICS`."""
+    ways: Mapping[str, tuple[Scores, npt.NDArray[np.bool_]]]
+    """For each way to decline the scores of the refusals among the rows, and which have its tag."""
 
 
 def choose_limits(left: LeftOut) -> Limits:
@@ -72,8 +76,15 @@ def choose_limits(left: LeftOut) -> Limits:
         sure_confidence_min=min(math.ceil(sure * 10_000), 9_999) / 10_000,
         auto_asked_min=auto_asked,
         auto_score_min=auto_score,
+        way_score_min=_way_limits(left),
         known_words_min=KNOWN_WORDS_MIN,
     )
+
+
+def _way_limits(left: LeftOut) -> dict[str, float]:
+    """Give the lowest scores from which upwards a way to decline is told well enough; a way that is not is left out."""
+    lowest = {way: lowest_score(scores, tagged, WAY_PRECISION_MIN) for way, (scores, tagged) in left.ways.items()}
+    return {way: math.ceil(low * 10_000) / 10_000 for way, low in lowest.items() if low is not None}
 
 
 def _auto_limits(left: LeftOut, together: Sequence[float]) -> tuple[float, float]:
@@ -131,10 +142,16 @@ def weigh(words: Scores, meant: Scores, wanted: Scores) -> tuple[float, float, f
 
 def sure_confidence(confidence: Scores, right: npt.NDArray[np.bool_], precision: float) -> float:
     """Give the lowest confidence from which upwards the answers are right often enough; 1 where none is."""
-    order = np.argsort(-confidence, kind="stable")
+    lowest = lowest_score(confidence, right, precision)
+    return 1.0 if lowest is None else lowest
+
+
+def lowest_score(scores: Scores, right: npt.NDArray[np.bool_], precision: float) -> float | None:
+    """Give the lowest score from which upwards so large a share is right; None where there is none."""
+    order = np.argsort(-scores, kind="stable")
     share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     enough = np.flatnonzero(share >= precision)
-    return float(confidence[order][enough[-1]]) if len(enough) else 1.0
+    return float(scores[order][enough[-1]]) if len(enough) else None
 
 
 def summary(left: LeftOut, limits: Limits) -> dict[str, float]:
@@ -158,4 +175,7 @@ def summary(left: LeftOut, limits: Limits) -> dict[str, float]:
         "auto_replies_found": suspected[~left.by_person].mean() if not left.by_person.all() else 0.0,
         "falsely_suspected": suspected[left.counts].mean(),
     }
+    for way, low in limits.way_score_min.items():
+        scores, tagged = left.ways[way]
+        figures[f"{way}_found"] = (scores >= low)[tagged].mean()
     return {name: round(float(figure), 4) for name, figure in figures.items()}

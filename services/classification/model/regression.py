@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.classification.model.classifier import scale
 from services.classification.model.features import BUCKETS, Features, Ints, dense_names
 from services.classification.model.meaning import Scores
+from services.classification.model.words import Regression, scale
 
 GROUP_FACTORS: Final = {
     "word": 1.0,
@@ -158,7 +158,10 @@ def logistic(table: Scores, wanted: Scores) -> Scores:
     return minimise(loss, np.zeros(table.shape[1]))
 
 
-def quantised(weights: Scores) -> tuple[npt.NDArray[np.int8], float]:
-    """Round weights to 8 bits."""
-    step = float(np.abs(weights).max()) / 127 or 1.0
-    return np.round(weights / step).astype(np.int8), step
+def rounded(weights: Scores) -> Regression:
+    """Round weights as `fit` gives them to 8 bits, for use."""
+    buckets = weights[:BUCKETS]
+    step = float(np.abs(buckets).max()) / 127 or 1.0
+    return Regression(
+        np.round(buckets / step).astype(np.int8), step, weights[BUCKETS:COLUMNS].copy(), float(weights[-1])
+    )

@@ -1,14 +1,16 @@
-"""Secondary labels: what else a reply says beside yes or no. Rules over the lexicon, the same for every language."""
+"""Secondary labels: what else a reply says beside yes or no."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from services.classification.model.features import Bools, Features, Ints, lexicon
+from services.classification.model.features import Bools
 
 AUTO_REPLY_SUSPECTED: Final = "auto_reply_suspected"
+WAYS_TO_DECLINE: Final = ("not_now", "referral", "unsubscribe")
+"""Labels that authors gave refusals, and that words have learnt from them."""
 SIGNALS: Final = (AUTO_REPLY_SUSPECTED, "not_now", "question", "referral", "unsubscribe")
 """All labels, in the order in which they are listed."""
 
@@ -27,24 +29,14 @@ def calls_itself_automatic(cleaned: Sequence[str]) -> Bools:
     return np.array([MACHINES_WORDS.match(text.lstrip()) is not None for text in cleaned], dtype=bool)
 
 
-def signals_of(features: Features, declined: Bools, suspected: Bools) -> list[tuple[str, ...]]:
-    """Give the labels of each text; `declined` says which decline, `suspected` which read like a machine's (R9).
+def signals_of(
+    *, questions: Bools, declined: Bools, suspected: Bools, ways: Mapping[str, Bools]
+) -> list[tuple[str, ...]]:
+    """Give the labels of each text: which hold a question, decline, read like a machine's (R9), and read like `ways`.
 
     "Not now", a referral and a wish for no more messages are ways to decline; a candidate who accepts and mentions a
     friend or next year says something else.
     """
-    flags: Sequence[Bools] = (
-        suspected,
-        declined & (_said(features, "not_now") > 0),
-        features.questions,
-        declined & (_said(features, "referral") > 0),
-        declined & (_said(features, "unsubscribe") > 0),
-    )
-    return [
-        tuple(name for name, flag in zip(SIGNALS, flags, strict=True) if flag[text]) for text in range(len(declined))
-    ]
-
-
-def _said(features: Features, name: str) -> Ints:
-    said: Ints = features.cues[:, lexicon().classes.index(name)]
-    return said
+    said = {name: declined & flags for name, flags in ways.items()}
+    flags = said | {AUTO_REPLY_SUSPECTED: suspected, "question": questions}
+    return [tuple(name for name in SIGNALS if name in flags and flags[name][text]) for text in range(len(declined))]

@@ -10,7 +10,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,13 +34,14 @@ from services.classification.model.classifier import (
 )
 from services.classification.model.corpus import JUDGES, Example
 from services.classification.model.encoder import CLASSES, Encoder
-from services.classification.model.features import BUCKETS, FEATURES_VERSION, clean, extract
+from services.classification.model.features import FEATURES_VERSION, clean, extract
 from services.classification.model.finetuning import Recipe, fine_tuned
 from services.classification.model.limits import LeftOut, choose_limits, summary
 from services.classification.model.meaning import Scores, latin, meanings
 from services.classification.model.mixtures import Mixture
 from services.classification.model.network import network_of
-from services.classification.model.regression import COLUMNS, PENALTY, Matrix, fit, matrix_of, quantised
+from services.classification.model.regression import COLUMNS, PENALTY, Matrix, fit, matrix_of, rounded
+from services.classification.model.signals import WAYS_TO_DECLINE
 
 MIMICS: Final = ("r1", "r2")
 """Authors whose people sound like machines on purpose: limits are not chosen on these."""
@@ -50,27 +51,35 @@ ROW_COUNTS: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Texts as the models see them, and the number of each one's class in `CLASSES`."""
+    """Examples and their texts as the models see them."""
 
-    cleaned: list[str]
+    examples: Sequence[Example]
+    cleaned: Sequence[str]
     matrix: Matrix
-    classes: npt.NDArray[np.intp]
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> "Rows":
         """The rows that are wanted."""
-        return Rows(
-            [text for text, keep in zip(self.cleaned, wanted.tolist(), strict=True) if keep],
-            self.matrix.only(wanted),
-            self.classes[wanted],
-        )
+        kept = np.flatnonzero(wanted).tolist()
+        return Rows([self.examples[row] for row in kept], [self.cleaned[row] for row in kept], self.matrix.only(wanted))
+
+    def are(self, label: str) -> npt.NDArray[np.bool_]:
+        """Which rows have the label."""
+        return np.array([example.label == label for example in self.examples], dtype=bool)
+
+    def tagged(self, tag: str) -> npt.NDArray[np.bool_]:
+        """Which rows have the tag."""
+        return np.array([tag in example.tags for example in self.examples], dtype=bool)
+
+    def by(self, authors: Container[str]) -> npt.NDArray[np.bool_]:
+        """Which rows are by one of the authors."""
+        return np.array([example.author in authors for example in self.examples], dtype=bool)
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Weights of the words, (COLUMNS + 1,) each, and the network."""
+    """Weights of the words, (COLUMNS + 1,) for each name of `LEARNT`, and the network."""
 
-    declined: Scores
-    automatic: Scores
+    words: dict[str, Scores]
     network: bytes
 
 
@@ -99,37 +108,32 @@ def train(
         ValueError: limits cannot be chosen, as there are no rows by `judges` or by others.
 
     """
-    authors = np.array([example.author for example in examples])
-    judged = np.isin(authors, list(judges))
+    judged = np.array([example.author in judges for example in examples], dtype=bool)
     if judged.all() or not judged.any():
         message = f"limits are chosen on rows by {', '.join(judges)} after training on others: add rows by both"
         raise ValueError(message)
     with threadpool_limits(1, user_api="blas"):  # sums in one order, whatever the number of cores
-        return _train(examples, mixtures, authors, judged, recipe or Recipe())
+        return _train(examples, mixtures, judged, recipe or Recipe())
 
 
 def _train(
     examples: Sequence[Example],
     mixtures: Sequence[Mixture],
-    authors: npt.NDArray[np.str_],
     judged: npt.NDArray[np.bool_],
     recipe: Recipe,
 ) -> Trained:
     cleaned = clean([example.text for example in examples])
     features = extract(cleaned)
-    labels = np.array([CLASSES.index(example.label) for example in examples], dtype=np.intp)
-    rows = Rows(cleaned, matrix_of(features), labels)
+    rows = Rows(examples, cleaned, matrix_of(features))
     fitted = _fitted(rows.only(~judged), mixtures, recipe)
-    left = _left_out(fitted, rows.only(judged), authors[judged])
+    left = _left_out(fitted, rows.only(judged))
     limits = choose_limits(left)
     text, slot = word_slots(features)
     seen = np.zeros(SEEN_SLOTS, dtype=bool)
     seen[slot[~judged[text]]] = True
-    arrays: dict[str, npt.NDArray[Any]] = {
-        **_stored("", fitted.declined),
-        **_stored("auto_", fitted.automatic),
-        "seen": np.packbits(seen),
-    }
+    arrays: dict[str, npt.NDArray[Any]] = {"seen": np.packbits(seen)}
+    for name, weights in fitted.words.items():
+        arrays |= rounded(weights).stored(name)
     hashes = {
         "features_version": FEATURES_VERSION,
         "lexicon_sha256": lexicon_hash(),
@@ -154,41 +158,43 @@ def _train(
 
 
 def _fitted(rows: Rows, mixtures: Sequence[Mixture], recipe: Recipe) -> Fitted:
-    labels = np.eye(len(CLASSES), dtype=np.float32)[rows.classes]
+    labels = np.column_stack([rows.are(name) for name in CLASSES]).astype(np.float32)
     opinions = np.array([mixture.odds for mixture in mixtures], dtype=np.float32).reshape(-1, len(CLASSES))
     odds = np.concatenate((labels, opinions))
     cleaned = clean([mixture.text for mixture in mixtures])
     network = network_of(fine_tuned([latin(text) for text in [*rows.cleaned, *cleaned]], odds, recipe))
     matrix = rows.matrix.above(matrix_of(extract(cleaned)))
     counts = np.repeat((ROW_COUNTS, 1.0), (len(labels), len(opinions)))
-    declined, automatic = (
-        fit(matrix, odds[:, CLASSES.index(name)].astype(np.float64), counts) for name in ("decline", "auto_reply")
-    )
-    return Fitted(declined, automatic, network)
-
-
-def _left_out(fitted: Fitted, rows: Rows, authors: npt.NDArray[np.str_]) -> LeftOut:
-    meant, auto_meant = meanings(Encoder(fitted.network), rows.cleaned)
-    by_person = rows.classes != CLASSES.index("auto_reply")
-    return LeftOut(
-        words=rows.matrix.times(fitted.declined),
-        meant=meant,
-        auto_words=rows.matrix.times(fitted.automatic),
-        auto_meant=auto_meant,
-        declined=(rows.classes == CLASSES.index("decline")).astype(np.float64),
-        by_person=by_person,
-        counts=by_person & ~np.isin(authors, MIMICS),
-    )
-
-
-def _stored(prefix: str, weights: Scores) -> dict[str, npt.NDArray[Any]]:
-    buckets, step = quantised(weights[:BUCKETS])
-    return {
-        f"{prefix}buckets": buckets,
-        f"{prefix}step": np.array(step),
-        f"{prefix}dense": weights[BUCKETS:COLUMNS].astype(np.float32),
-        f"{prefix}bias": np.array(weights[-1]),
+    words = {
+        name: fit(matrix, odds[:, CLASSES.index(name)].astype(np.float64), counts) for name in ("decline", "auto_reply")
     }
+    refusals = rows.only(rows.are("decline"))
+    return Fitted(words | {way: _way(refusals, way) for way in WAYS_TO_DECLINE}, network)
+
+
+def _way(refusals: Rows, tag: str) -> Scores:
+    """Fit one way to decline; an author who gives its tag nowhere tells nothing by leaving it out."""
+    authors = {example.author for example in refusals.examples if tag in example.tags}
+    told = refusals.only(refusals.by(authors))
+    if not authors:
+        return np.zeros(COLUMNS + 1)
+    return fit(told.matrix, told.tagged(tag).astype(np.float64), np.ones(len(told.examples)))
+
+
+def _left_out(fitted: Fitted, rows: Rows) -> LeftOut:
+    meant, auto_meant = meanings(Encoder(fitted.network), rows.cleaned)
+    by_person, declined = ~rows.are("auto_reply"), rows.are("decline")
+    refusals = rows.only(declined)
+    return LeftOut(
+        words=rows.matrix.times(fitted.words["decline"]),
+        meant=meant,
+        auto_words=rows.matrix.times(fitted.words["auto_reply"]),
+        auto_meant=auto_meant,
+        declined=declined.astype(np.float64),
+        by_person=by_person,
+        counts=by_person & ~rows.by(MIMICS),
+        ways={way: (refusals.matrix.times(fitted.words[way]), refusals.tagged(way)) for way in WAYS_TO_DECLINE},
+    )
 
 
 def write(trained: Trained, folder: Path = ARTEFACT) -> None:
