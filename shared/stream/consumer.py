@@ -181,7 +181,11 @@ class StreamConsumer:
                 this = asyncio.current_task()
                 if this is not None and this.cancelling():
                     raise
-            except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
+            except (
+                KafkaError,
+                OSError,
+                RuntimeError,
+            ) as error:  # the last: uvloop's closed handle
                 logger.warning("the old consumer did not close cleanly: %s", type(error).__name__)
             else:
                 break
