@@ -39,15 +39,26 @@ class ProblemError(Exception):
         return JSONResponse(self.body, self.status, headers=self.headers, media_type=MEDIA_TYPE)
 
 
-def no_path(path: str, status: int, headers: Mapping[str, str] | None = None) -> ProblemError:
-    """Nothing is served there (404), or not by this method (405)."""
+def unknown_path() -> ProblemError:
+    """No route knows the path."""
     return ProblemError(
-        status,
-        "no-such-path" if status == 404 else "no-such-method",
-        "Nothing to ask for",
-        detail=f"{path}: nothing is served there, or not by this method.",
-        cure="Compare path and method with /openapi.json.",
-        headers=headers,
+        404,
+        "unknown-path",
+        "Unknown path",
+        detail="Nothing is served here.",
+        cure="See /openapi.json for the paths there are; ids are percent-encoded, slashes included.",
+    )
+
+
+def method_not_allowed(method: str, allowed: str) -> ProblemError:
+    """The path is known, and answers others than `method` only."""
+    return ProblemError(
+        405,
+        "method-not-allowed",
+        "Method not allowed",
+        detail=f"This path does not answer {method}.",
+        cure=f"Use {allowed}.",
+        headers={"Allow": allowed},
     )
 
 

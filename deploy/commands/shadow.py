@@ -11,7 +11,7 @@ from rich.table import Table
 
 from deploy.commands.records import reader, records_between
 from deploy.commands.stack import kafka_address, kafka_option
-from deploy.commands.terminal import output
+from deploy.commands.terminal import json_option, output
 from deploy.local.errors import StackError
 from deploy.local.servers import reaching
 from services.classification.model.classifier import ARTEFACT, ArtefactError, Classifier
@@ -30,7 +30,7 @@ _SHOWN_CHARS_MAX = 200
 @click.option(
     "--samples", type=click.IntRange(min=0), default=20, help="Show so many texts whose outcome would change."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @kafka_option
 def command(
     *,

@@ -18,7 +18,7 @@ from services.inbox.problems import not_found
 from services.inbox.queries import Place
 from services.inbox.rates import response_rates
 from services.inbox.receipt import assemble
-from services.inbox.routing import EncodedRoute, path_id, unknown_path
+from services.inbox.routing import EncodedRoute, anything_else, path_id
 from services.inbox.validation import EVENT_BYTES_MAX, Validator
 from shared.events import Choice, ThreadStatus
 from shared.postgres import acquire, transaction
@@ -173,7 +173,7 @@ def routes(resources: Resources, validator: Validator | None = None) -> Sequence
         EncodedRoute("/v1/contracts/{contract_id}/credits/entries", api.entries, method="GET"),
         EncodedRoute("/v1/validate", api.validate, method="POST"),
         EncodedRoute("/openapi.json", api.openapi, method="GET"),
-        unknown_path("/v1/{rest:path}"),
+        anything_else("/v1/{rest:path}"),
     )
 
 

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.inbox.problems import bad_parameter
 from shared.postgres import is_fault
-from shared.problems import ProblemError
+from shared.problems import ProblemError, method_not_allowed, unknown_path
 
 logger = logging.getLogger(__name__)
 
@@ -40,30 +40,16 @@ class EncodedRoute(Route):
         """Answer, with a problem where the path does not know the method."""
         if scope["method"] not in (self.methods or ()):
             allowed = ", ".join(sorted(self.methods or ()))
-            problem = ProblemError(
-                405,
-                "method-not-allowed",
-                "Method not allowed",
-                detail=f"This path does not answer {scope['method']}.",
-                cure=f"Use {allowed}.",
-                headers={"Allow": allowed},
-            )
-            await problem.response()(scope, receive, send)
+            await method_not_allowed(scope["method"], allowed).response()(scope, receive, send)
         else:
             await super().handle(scope, receive, send)
 
 
-def unknown_path(path: str) -> Route:
+def anything_else(path: str) -> Route:
     """A route for whatever no other route knows."""
 
     async def answer(_: Request) -> Response:
-        raise ProblemError(
-            404,
-            "unknown-path",
-            "Unknown path",
-            detail="Nothing is served here.",
-            cure="See /openapi.json for the paths there are; ids are percent-encoded, slashes included.",
-        )
+        raise unknown_path()
 
     return Route(path, _answering(answer), methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 

@@ -47,8 +47,8 @@ def consumer_options(
 ) -> dict[str, object]:
     """The effective options of every consumer; the defaults of two of them would lose events.
 
-    The broker, not the loop, gathers what makes a batch: aiokafka asks for nothing more of a partition that has records
-    in hand, and asks for the others in one request that stays open. A pause in the loop would let both age.
+    The broker, not the loop, gathers what makes a batch: aiokafka asks for nothing new while it holds records. A pause
+    in the loop would let both age.
     """
     return {
         "bootstrap_servers": settings.kafka_bootstrap,
@@ -181,11 +181,7 @@ class StreamConsumer:
                 this = asyncio.current_task()
                 if this is not None and this.cancelling():
                     raise
-            except (
-                KafkaError,
-                OSError,
-                RuntimeError,
-            ) as error:  # the last: uvloop's closed handle
+            except (KafkaError, OSError, RuntimeError) as error:  # uvloop's for a closed handle
                 logger.warning("the old consumer did not close cleanly: %s", type(error).__name__)
             else:
                 break
@@ -220,7 +216,8 @@ class StreamConsumer:
         now = time.monotonic()
         if fetched:
             self._heard_at = now
-            self._waiting_since = self._waiting_since if self._waiting else now
+            if not self._waiting:
+                self._waiting_since = now
             self._waiting += _in_order(fetched)
         if (
             any(slot.topic not in self._waiting_topics for slot in fetched)

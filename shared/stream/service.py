@@ -26,7 +26,7 @@ from shared.health import Health, health_routes
 from shared.logging import setup_logging
 from shared.metrics import Metrics
 from shared.postgres import create_pool, is_fault, retry_until
-from shared.problems import no_path, not_started
+from shared.problems import method_not_allowed, not_started, unknown_path
 from shared.settings import Settings
 from shared.stream.consumer import DeafConsumerError, StreamConsumer
 from shared.stream.dry_run import dry_run_route
@@ -142,8 +142,9 @@ class ServiceProcess:
         """Answer what no route takes; before the service's own routes are there, no path is known to be wrong."""
         if not self._serving:
             return not_started(self.health.waiting_for).response()
-        status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (404, None)
-        return no_path(request.url.path, status, headers).response()
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            return method_not_allowed(request.method, (error.headers or {}).get("Allow", "")).response()
+        return unknown_path().response()
 
     async def _work(self, resources: Resources, handler: Handler) -> None:
         delay_seconds = self.settings.retry_seconds_min

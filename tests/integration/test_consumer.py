@@ -197,7 +197,7 @@ async def test_the_effective_settings_of_a_consumer_lose_nothing(broker: str, da
     try:
         assert consumer._enable_auto_commit is False
         assert consumer._auto_offset_reset == "none"
-        assert consumer._group_instance_id.startswith("ingestion-0-")
+        assert consumer._group_instance_id == "ingestion-0-c3e77dd4"
         assert consumer._group_instance_id != other["group_instance_id"]
     finally:
         await consumer.stop()

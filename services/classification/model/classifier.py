@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.classification.model import features as feature
+from services.classification.model import words
 from services.classification.model.encoder import Encoder
 from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features, Ints
 from services.classification.model.meaning import Scores, meanings
@@ -124,7 +125,7 @@ class Classifier:
     def asked_share(self, texts: Sequence[str]) -> float:
         """Give the share of texts for which the encoder is asked."""
         found = feature.extract(feature.clean(texts))
-        asked = self._asked(found, self._score(found, "decline"), self._score(found, "auto_reply"))
+        asked = self._asked(found, words_scores(found, self._weights, self.limits))
         return float(asked.mean()) if texts else 0.0
 
     def classify(self, texts: Sequence[str]) -> list[Prediction]:
@@ -145,7 +146,8 @@ class Classifier:
         cleaned = feature.clean(texts)
         found = feature.extract(cleaned)
         spoken = found.words > 0
-        decline, suspected = self._judge(cleaned, found)
+        scores = words_scores(found, self._weights, limits)
+        decline, suspected = self._judge(cleaned, found, scores)
         suspected |= calls_itself_automatic(cleaned)
         decline[~spoken] = 0.5
         declined = spoken & (decline >= limits.decline_probability_min)
@@ -156,7 +158,7 @@ class Classifier:
             | suspected
             | (known_share(found, self._weights) < limits.known_words_min)
         )
-        ways = {name: self._score(found, name) >= low for name, low in limits.way_score_min.items()}
+        ways = {name: scores[name] >= low for name, low in limits.way_score_min.items()}
         signals = signals_of(questions=found.questions, declined=declined, suspected=suspected, ways=ways)
         answers = zip(declined.tolist(), confidence.tolist(), unsure.tolist(), signals, strict=True)
         return [
@@ -164,30 +166,26 @@ class Classifier:
             for is_declined, sure, needs, said in answers
         ]
 
-    def _score(self, found: Features, name: str) -> Scores:
-        return words_score(found, self._weights.regressions[name], self.limits)
-
-    def _asked(self, found: Features, scores: Scores, automatic: Scores) -> Bools:
+    def _asked(self, found: Features, scores: Mapping[str, Scores]) -> Bools:
         """Tell for which texts the encoder is to be asked: those whose words leave something open."""
-        decline = probability(scores, self.limits.words_calibration)
+        decline = probability(scores["decline"], self.limits.words_calibration)
         sure = np.maximum(decline, 1 - decline) >= self.limits.words_confidence_min
         known = known_share(found, self._weights) >= self.limits.known_words_min
-        clear = sure & known & (automatic < self.limits.auto_asked_min)
+        clear = sure & known & (scores["auto_reply"] < self.limits.auto_asked_min)
         return np.asarray((found.words > 0) & ~clear, dtype=bool)
 
-    def _judge(self, cleaned: Sequence[str], found: Features) -> tuple[Scores, Bools]:
+    def _judge(self, cleaned: Sequence[str], found: Features, scores: Mapping[str, Scores]) -> tuple[Scores, Bools]:
         """Give the probability that each text declines, and whether a machine wrote it.
 
         By its words where they tell, else by its meaning as well.
         """
-        limits = self.limits
-        scores, automatic = self._score(found, "decline"), self._score(found, "auto_reply")
-        decline = probability(scores, limits.words_calibration)
+        limits, automatic = self.limits, scores["auto_reply"]
+        decline = probability(scores["decline"], limits.words_calibration)
         suspected = np.zeros(len(cleaned), dtype=bool)
-        asked = np.flatnonzero(self._asked(found, scores, automatic))
+        asked = np.flatnonzero(self._asked(found, scores))
         if len(asked):
             meant, auto_meant = meanings(self._encoder, [cleaned[number] for number in asked.tolist()])
-            decline[asked] = probability(weighed(scores[asked], meant, limits.together))
+            decline[asked] = probability(weighed(scores["decline"][asked], meant, limits.together))
             machine = weighed(automatic[asked], auto_meant, limits.auto_together)
             suspected[asked] = (machine >= limits.auto_score_min) & (automatic[asked] >= limits.auto_asked_min)
         return decline, suspected
@@ -199,9 +197,9 @@ def weighed(words: Scores, meant: Scores, together: Sequence[float]) -> Scores:
     return by_words * words + by_meaning * meant + offset
 
 
-def words_score(features: Features, regression: Regression, limits: Limits) -> Scores:
-    """Score each text's words by one regression."""
-    return regression.scores(features, limits.group_factors, limits.dense_factor)
+def words_scores(features: Features, weights: Weights, limits: Limits) -> dict[str, Scores]:
+    """Score each text's words by every regression."""
+    return words.scores(features, weights.regressions, limits.group_factors, limits.dense_factor)
 
 
 def probability(scores: Scores, calibration: Sequence[float] = (1.0, 0.0)) -> Scores:

@@ -263,12 +263,13 @@ def report(classifier: Classifier, manifest: dict[str, object], everything: Sequ
 
 def coverage(judged: Sequence[Judged]) -> list[tuple[float, float, float]]:
     """Give share of answers, lowest confidence among them, and accuracy, for the surest answers."""
-    ranked = sorted(judged, key=lambda j: -j.prediction.confidence)
-    return [
-        (c, ranked[_last(c, ranked)].prediction.confidence, share(j.right for j in ranked[: _last(c, ranked) + 1]))
-        for c in COVERAGES
-        if ranked
-    ]
+    by_share = [(c, _surest(judged, c)) for c in COVERAGES if judged]
+    return [(c, some[-1].prediction.confidence, share(j.right for j in some)) for c, some in by_share]
+
+
+def _surest(judged: Sequence[Judged], coverage: float) -> list[Judged]:
+    """Give so large a share of the answers, the surest first; one at least."""
+    return sorted(judged, key=lambda j: -j.prediction.confidence)[: max(int(len(judged) * coverage), 1)]
 
 
 def reliability(judged: Sequence[Judged]) -> list[tuple[float, float]]:
@@ -283,13 +284,12 @@ def _main_figures(
     classifier: Classifier, judged: Sequence[Judged], automated: Sequence[Judged]
 ) -> list[tuple[str, object]]:
     sure = [j for j in judged if not j.prediction.needs_confirmation]
-    surest = sorted(judged, key=lambda j: -j.prediction.confidence)[: round(SURE_SHARE_MIN * len(judged))]
     suspected = AUTO_REPLY_SUSPECTED
     return [
         ("accuracy", interval([j.right for j in judged])),
         ("accuracy of answers that need no confirmation", interval([j.right for j in sure])),
         ("share of answers that need no confirmation", interval([not j.prediction.needs_confirmation for j in judged])),
-        (f"accuracy of the surest {SURE_SHARE_MIN:.0%}", interval([j.right for j in surest])),
+        (f"accuracy of the surest {SURE_SHARE_MIN:.0%}", interval([j.right for j in _surest(judged, SURE_SHARE_MIN)])),
         ("expected calibration error, 10 bins", calibration_interval(judged)),
         ("automated replies suspected", interval([suspected in j.prediction.signals for j in automated])),
         ("people's replies falsely suspected", interval([suspected in j.prediction.signals for j in judged])),
@@ -355,10 +355,6 @@ def _worst(judged: Sequence[Judged]) -> list[tuple[float, str, str, str]]:
 def _speed(classifier: Classifier) -> int:
     """Rounded, so that the report changes when the speed does and not with every run."""
     return int(round(answers_a_second(classifier, corpus.load("test")), -2))
-
-
-def _last(coverage: float, ranked: Sequence[Judged]) -> int:
-    return max(int(len(ranked) * coverage), 1) - 1
 
 
 def _figures(manifest: dict[str, object]) -> Iterable[tuple[str, object]]:

@@ -175,9 +175,9 @@ def _fitted(rows: Rows, mixtures: Sequence[Mixture], recipe: Recipe) -> Fitted:
 def _way(refusals: Rows, tag: str) -> Scores:
     """Fit one way to decline; an author who gives its tag nowhere tells nothing by leaving it out."""
     authors = {example.author for example in refusals.examples if tag in example.tags}
-    told = refusals.only(refusals.by(authors))
     if not authors:
         return np.zeros(COLUMNS + 1)
+    told = refusals.only(refusals.by(authors))
     return fit(told.matrix, told.tagged(tag).astype(np.float64), np.ones(len(told.examples)))
 
 

@@ -39,16 +39,21 @@ class Regression:
             f"{name}_bias": np.array(self.bias),
         }
 
-    def scores(self, features: Features, group_factors: Mapping[str, float], dense_factor: float) -> Scores:
-        """Add up the weights of each text's features: log odds, (texts,)."""
-        texts = len(features.words)
-        total = (features.dense * (self.dense * dense_factor)).sum(axis=1)
-        for group in features.groups:
-            factor = group_factors.get(group.name, 0.0)
-            if factor:
-                sums = np.bincount(group.text, weights=self.buckets[group.bucket], minlength=texts)
-                total += sums * (factor * self.step) * scale(group, texts)
-        return np.asarray(total + self.bias, dtype=np.float64)
+
+def scores(
+    features: Features, regressions: Mapping[str, Regression], group_factors: Mapping[str, float], dense_factor: float
+) -> dict[str, Scores]:
+    """Add up the weights of each text's features: log odds, (texts,), by each regression."""
+    texts = len(features.words)
+    totals = {name: (features.dense * (r.dense * dense_factor)).sum(axis=1) for name, r in regressions.items()}
+    for group in features.groups:
+        factor = group_factors.get(group.name, 0.0)
+        if factor:
+            scaled = scale(group, texts)
+            for name, r in regressions.items():
+                sums = np.bincount(group.text, weights=r.buckets[group.bucket], minlength=texts)
+                totals[name] += sums * (factor * r.step) * scaled
+    return {name: np.asarray(total + regressions[name].bias, dtype=np.float64) for name, total in totals.items()}
 
 
 def scale(group: Group, texts: int) -> Scores:
