@@ -140,6 +140,7 @@ class StreamConsumer:
             async with asyncio.timeout(self._settings.drain_seconds_max), self._working:
                 await self._publisher.drain()
         self._claims, self._waiting = {}, []
+        self._health.waiting_for, self._health.partitions = "Kafka", 0  # for the group's next word
 
     # The loop
 
@@ -315,9 +316,13 @@ class StreamConsumer:
         self._metrics.observe_pool(self._pool.get_size(), self._pool.get_idle_size())
 
     async def _commit_courtesy(self) -> None:
-        """Kafka's committed offsets are for lag tools only; Postgres is the truth."""
-        with contextlib.suppress(KafkaError):
-            await self._consumer.commit({TopicPartition(*s): c.next_offset for s, c in self._claims.items()})
+        """Kafka's committed offsets are for lag tools only; Postgres is the truth.
+
+        With a limit, for aiokafka looks for a coordinator as long as there is none: with the broker away, for ever.
+        """
+        with contextlib.suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                await self._consumer.commit({TopicPartition(*s): c.next_offset for s, c in self._claims.items()})
 
     async def _with_patience(self, step: Callable[[], Awaitable[None]]) -> None:
         """Try again while the database is away: the records stay in hand and the group keeps its member."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import asyncpg
@@ -183,6 +183,36 @@ async def test_a_consumer_whose_connection_is_closed_under_it_ends_no_service(br
         stop, process.consumer._consumer.stop = process.consumer._consumer.stop, _closed_handle
         await process.consumer._close()
         process.consumer._consumer.stop = stop
+
+
+async def test_a_process_without_its_partitions_says_that_it_waits(broker: str, database: str) -> None:
+    """As when the broker goes away during a rebalance: nothing fails then, and nothing comes."""
+    async with running(settings_for(broker, database)) as process:
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
+        await read(broker, CONVERSATION_EVENTS, count=1)
+        assert (process.health.waiting_for, process.health.partitions) == (None, 6)
+        assert process.consumer is not None
+        await process.consumer.release()
+        assert asdict(process.health).items() >= {"waiting_for": "Kafka", "partitions": 0}.items()
+
+
+async def test_a_courtesy_that_never_ends_holds_nothing_up(broker: str, database: str) -> None:
+    """As when the broker goes away between two requests of a sweep."""
+
+    async def commit(_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    asked = asyncio.Event()
+    settings = settings_for(broker, database).model_copy(update={"request_timeout_ms": 1_000})
+    async with running(settings) as process:
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
+        await read(broker, CONVERSATION_EVENTS, count=1)
+        assert process.consumer is not None
+        process.consumer._consumer.commit = commit
+        await asyncio.wait_for(asked.wait(), 30)
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r2")])
+        assert len(await read(broker, CONVERSATION_EVENTS, count=2)) == 2
 
 
 async def _closed_handle() -> None:
