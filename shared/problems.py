@@ -1,9 +1,17 @@
 """Errors as RFC 9457 problem details: what is wrong (`detail`), and what to do about it (`cure`)."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from shared.postgres import is_fault
+
+logger = logging.getLogger(__name__)
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -71,4 +79,38 @@ def not_started(waiting_for: str | None) -> ProblemError:
         detail=f"This service waits for {waiting_for or 'its start to end'}.",
         cure="Ask again in a moment; /readyz says when it is ready.",
         headers={"Retry-After": "1"},
+    )
+
+
+def answering(endpoint: Endpoint) -> Endpoint:
+    """Turn an endpoint's errors into problems; what is nobody's fault but ours is logged without the request."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except ProblemError as problem:
+            return problem.response()
+        except Exception as error:  # noqa: BLE001  the last stop before the client
+            return _failure(error).response()
+
+    return answer
+
+
+def _failure(error: Exception) -> ProblemError:
+    if is_fault(error):
+        return ProblemError(
+            503,
+            "database-away",
+            "Database away",
+            detail="The database is away or busy.",
+            cure="Try again in a moment.",
+            headers={"Retry-After": "1"},
+        )
+    logger.error("a request failed with %s", type(error).__name__, exc_info=error)
+    return ProblemError(
+        500,
+        "internal-error",
+        "Internal error",
+        detail="The request met a defect of this service.",
+        cure="Try again; if it fails again, look at the service's log.",
     )

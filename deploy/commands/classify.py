@@ -8,9 +8,10 @@ from services.classification.cli import BadLineError, classify_jsonl
 
 
 @click.command()
+@click.option("--json", is_flag=True, expose_value=False, help="As it is without: JSON Lines.")
 def command() -> None:
     """Read JSON Lines {id, text}; write label, confidence, needs_confirmation, signals, model_version, in order."""
     try:
-        classify_jsonl(click.get_text_stream("stdin", encoding="utf-8"), sys.stdout)
+        classify_jsonl(click.get_binary_stream("stdin"), sys.stdout)
     except BadLineError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.ClickException(str(error)) from error

@@ -116,13 +116,14 @@ async def _while_up(system: LocalSystem, work: Coroutine[Any, Any, Played]) -> P
 
 async def _keep(system: LocalSystem, console: Console) -> None:
     """Stay up until Ctrl-C, or until something breaks down."""
-    system.write_description(DESCRIPTION)
+    description = DESCRIPTION.with_name("demo.json") if DESCRIPTION.exists() else DESCRIPTION  # beside `inmail up`
+    system.write_description(description)
     try:
-        console.print(f"\n[bold]Still up[/]; addresses are in {DESCRIPTION}. Ctrl-C stops everything.")
+        console.print(f"\n[bold]Still up[/]; addresses are in {description}. Ctrl-C stops everything.")
         console.print(f"  Kafka          {system.stack.kafka_bootstrap}", highlight=False)
         for name, address in system.addresses.items():
             console.print(f"  {name:<14} {address.url}", highlight=False)
         with contextlib.suppress(asyncio.CancelledError):
             raise await system.stack.wait_failed()
     finally:
-        DESCRIPTION.unlink(missing_ok=True)
+        description.unlink(missing_ok=True)

@@ -43,6 +43,11 @@ class Letter:
         """Whether it holds the original record, which was not too large for a letter."""
         return LEFT_OUT_HEADER not in dict(self.headers)
 
+    @property
+    def own_headers(self) -> tuple[tuple[str, bytes], ...]:
+        """The record's, without those of the letter: in binary mode an event's attributes."""
+        return tuple(header for header in self.headers if not header[0].startswith(_DLQ_PREFIX))
+
 
 service_option = click.option("--service", type=click.Choice(SERVICES), help="Only the dead letters of this service.")
 reason_option = click.option("--reason", help="Only those with this reason, such as INVALID_EVENT.")
@@ -148,7 +153,7 @@ async def _redrive(
     bootstrap: str, service: str | None, reason: str | None, numbers: Sequence[int], *, dry_run: bool
 ) -> list[Letter]:
     found = [x for x in await _read(bootstrap, service, reason) if x.complete and (not numbers or x.number in numbers)]
-    letters = list({(x.topic, x.key, x.value): x for x in found}.values())
+    letters = list({(x.topic, x.key, x.value, x.own_headers): x for x in found}.values())
     if dry_run or not letters:
         return letters
     producer = AIOKafkaProducer(
@@ -162,8 +167,8 @@ async def _redrive(
     try:
         await producer.start()
         for x in letters:
-            headers = [h for h in x.headers if not h[0].startswith(_DLQ_PREFIX)]
-            await producer.send_and_wait(x.topic, value=x.value, key=x.key, headers=[*headers, (REDRIVE_HEADER, b"1")])
+            headers = [*x.own_headers, (REDRIVE_HEADER, b"1")]
+            await producer.send_and_wait(x.topic, value=x.value, key=x.key, headers=headers)
     finally:
         await producer.stop()
     return letters

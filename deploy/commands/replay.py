@@ -66,6 +66,8 @@ async def _move(
     try:
         await consumer.start()
         rows = await connection.fetch(_POSITIONS, topic)
+        if topic and not rows:
+            raise click.UsageError(f"{service} has read no topic {topic!r}; `inmail topics` lists them")
         oldest = await consumer.beginning_offsets([TopicPartition(r["topic"], r["partition"]) for r in rows])
         moves = [
             (r["topic"], r["partition"], r["next_offset"], oldest[TopicPartition(r["topic"], r["partition"])])

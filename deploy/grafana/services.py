@@ -31,7 +31,7 @@ def services() -> dashboard.Dashboard:
         "Delivery": _delivery(),
         "Resources": _resources(),
     }
-    purpose = "Lag, progress, delivery and resources of the six services. Dashed lines are where the alerts stand."
+    purpose = "Lag, progress, delivery and resources of the services. Dashed lines are where the alerts stand."
     return board("inmail-services", "InMail: services", purpose, rows).with_variable(service_variable())
 
 

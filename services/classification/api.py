@@ -4,19 +4,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.classification.model.classifier import Classifier
+from shared.bodies import parsed_body
+from shared.problems import answering
 from shared.stream.service import Resources
 
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 TEXTS_MAX: Final = 1_000
 TEXT_CHARS_MAX: Final = 256 * 1024
 """As long as an event can be."""
+CURE: Final = f'Send {{"texts": ["...", ...]}}, at most {TEXTS_MAX} texts at once.'
 
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
 
@@ -34,24 +37,8 @@ def routes(_: Resources) -> Sequence[Route]:
     classifier = Classifier.load()
 
     async def classify(request: Request) -> Response:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > BODY_BYTES_MAX:
-                return problem(413, f"The body is larger than {BODY_BYTES_MAX} bytes: send fewer texts at once.")
-        try:
-            wanted = ClassifyRequest.model_validate_json(bytes(body))
-        except ValidationError as error:
-            details = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
-            return problem(422, details)
+        wanted = await parsed_body(request, ClassifyRequest, bytes_max=BODY_BYTES_MAX, cure=CURE)
         predictions = await run_in_threadpool(classifier.classify, wanted.texts)
         return JSONResponse({"results": [asdict(prediction) for prediction in predictions]})
 
-    return [Route("/v1/classify", classify, methods=["POST"])]
-
-
-def problem(status: int, detail: str) -> Response:
-    """Answer an error by RFC 9457; `detail` names fields and never values."""
-    titles = {413: "Content Too Large", 422: "Unprocessable Content"}
-    body = {"type": "about:blank", "title": titles[status], "status": status, "detail": detail}
-    return JSONResponse(body, status_code=status, media_type="application/problem+json")
+    return [Route("/v1/classify", answering(classify), methods=["POST"])]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from services.classification.model.classifier import Classifier
 
 LINES_PER_BATCH: Final = 256
-LINE_CHARS_MAX: Final = 1024 * 1024
+LINE_BYTES_MAX: Final = 1024 * 1024
 
 
 class BadLineError(ValueError):
@@ -25,7 +25,7 @@ class _Line(BaseModel):
     text: str
 
 
-def classify_jsonl(stdin: Iterable[str], stdout: TextIO) -> int:
+def classify_jsonl(stdin: Iterable[bytes], stdout: TextIO) -> int:
     """Classify lines of {id, text} and return how many; blank lines are left out.
 
     Raises:
@@ -49,12 +49,12 @@ def classify_jsonl(stdin: Iterable[str], stdout: TextIO) -> int:
     return count
 
 
-def _read(numbered: Iterable[tuple[int, str]]) -> tuple[list[_Line], BadLineError | None]:
+def _read(numbered: Iterable[tuple[int, bytes]]) -> tuple[list[_Line], BadLineError | None]:
     """Give the good lines before the first bad one, and what is wrong with that one."""
     lines: list[_Line] = []
     for number, line in numbered:
-        if len(line) > LINE_CHARS_MAX:
-            return lines, BadLineError(f"line {number}: {len(line)} characters, at most {LINE_CHARS_MAX} are read")
+        if len(line) > LINE_BYTES_MAX:
+            return lines, BadLineError(f"line {number}: {len(line)} bytes, at most {LINE_BYTES_MAX} are read")
         try:
             lines.append(_Line.model_validate_json(line))
         except ValidationError as error:

@@ -20,6 +20,7 @@ from services.inbox.rates import response_rates
 from services.inbox.receipt import assemble
 from services.inbox.routing import EncodedRoute, anything_else, path_id
 from services.inbox.validation import EVENT_BYTES_MAX, Validator
+from shared.bodies import bounded_body
 from shared.events import Choice, ThreadStatus
 from shared.postgres import acquire, transaction
 from shared.stream.service import Resources
@@ -143,7 +144,7 @@ class Api:
 
     async def validate(self, request: Request) -> Response:
         """`POST /v1/validate`."""
-        return JsonResponse(await self._validator.validate(await parameters.bounded_body(request, EVENT_BYTES_MAX)))
+        return JsonResponse(await self._validator.validate(await bounded_body(request, EVENT_BYTES_MAX)))
 
     async def openapi(self, _: Request) -> Response:
         """`GET /openapi.json`."""

@@ -157,24 +157,32 @@ def thread_state(thread: Thread) -> ThreadStateV1 | None:
 # The thread's own facts
 
 
-def learn_fact(thread: Thread, data: Any) -> bool:
-    """Add the next conversation event to a thread; False for a number that the thread has had already."""
-    if data.thread_version <= thread.version:
+def learn_fact(thread: Thread, data: Any, *, redriven: bool = False) -> bool:
+    """Add the next conversation event to a thread; False for a number that the thread has had already.
+
+    A `redriven` one may have been given up at its turn: of what it tells, all is taken that newer ones cannot have
+    overtaken.
+    """
+    late = data.thread_version <= thread.version
+    if late and not redriven:
         return False
-    thread.version = data.thread_version
-    _LEARN[type(data)](thread, data)
+    if not late:
+        thread.version = data.thread_version
+    if not late or type(data) in _ADD_UP:
+        _LEARN[type(data)](thread, data)
     return True
 
 
 def _learn_status(thread: Thread, data: InmailStatusChangedV1) -> None:
     inmail = thread.inmails.get(data.inmail_id)
     if inmail is None or data.status == "sent":
-        # What was sent says for certain whose it is and what it costs; a schedule only announced it.
+        # What was sent says for certain whose it is; a schedule only announced it. The cost first told stands, as in
+        # the ledger.
         known, inmail = inmail, _described(data)
         if known is not None:
             inmail.scheduled_at, inmail.sent_at = known.scheduled_at, known.sent_at
             inmail.undelivered_at, inmail.withdrawn_at = known.undelivered_at, known.withdrawn_at
-            inmail.cancelled_at = known.cancelled_at
+            inmail.cancelled_at, inmail.credit_cost = known.cancelled_at, known.credit_cost
         thread.inmails[data.inmail_id] = inmail
     _set_status(inmail, data.status, data.at)
     if data.sent_at is not None:
@@ -215,6 +223,8 @@ def _learn_party(thread: Thread, data: InmailStatusChangedV1) -> None:
     thread.candidate_id = candidate.id
     if thread.owner_seat_id is None:
         thread.owner_seat_id = data.seat_id
+    if data.status not in {"scheduled", "sent"}:
+        return  # it names the candidate as its InMail did, however long ago
     name, locale, at = known_name(candidate.name), candidate.locale, data.at
     if name and (thread.named_at is None or (at, name) > (thread.named_at, thread.candidate_name or "")):
         thread.candidate_name, thread.named_at = name, at
@@ -281,6 +291,9 @@ _LEARN: Final[dict[type[EventData], Callable[[Thread, Any], None]]] = {
     RecruiterMessageAcceptedV1: _learn_nothing,
     RecruiterMessageRejectedV1: _learn_nothing,
 }
+
+_ADD_UP: Final = frozenset({InmailStatusChangedV1, ReplyRecordedV1})
+"""Facts that end alike in whatever order they come; of the others the newest alone counts."""
 
 
 # Outcomes

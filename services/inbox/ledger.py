@@ -81,8 +81,17 @@ def credits_at(postings: Iterable[Postings], *, granted: int, expired: int) -> C
 
 
 def is_settled(inmail: Inmail, kinds: AbstractSet[LedgerKind], *, denied: bool, answered_at: datetime | None) -> bool:
-    """Whether the ledger has posted all that an InMail's facts call for; `answered_at` is its first human reply's."""
-    return inmail.credit_cost == 0 or position(kinds) == _called_for(inmail, denied=denied, answered_at=answered_at)
+    """Whether the ledger has posted all that an InMail's facts call for; `answered_at` is its first human reply's.
+
+    With the contract is also where a credit begins: that it lies there is settled by postings, or by a denial, after
+    which there may be nothing to post.
+    """
+    if inmail.credit_cost == 0:
+        return True
+    called_for = _called_for(inmail, denied=denied, answered_at=answered_at)
+    if called_for == "free" and inmail.counts_as_sent:
+        return "returned" in kinds
+    return position(kinds) == called_for and (called_for != "free" or denied or bool(kinds))
 
 
 def _called_for(inmail: Inmail, *, denied: bool, answered_at: datetime | None) -> Position:

@@ -6,20 +6,23 @@ from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from services.inbox.problems import bad_parameter
 from services.inbox.queries import Place
+from shared.bodies import parsed_body, unprocessable
 from shared.events import InstantError, Outcome
 from shared.events.base import INT64_MAX
 from shared.events.times import epoch_milliseconds, from_epoch_milliseconds, parse_instant, to_instant
-from shared.problems import ProblemError
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 200
 BODY_BYTES_MAX: Final = 64 * 1024
 
+_CORRECTION_CURE: Final = (
+    "Send {outcome: accepted or declined, corrected_by: 1 to 128 characters, version?: a number from 1}."
+)
 _CURSOR_CURE: Final = "Leave cursor out to begin at the newest, and take it from next_cursor afterwards."
 
 
@@ -96,59 +99,10 @@ def number(request: Request) -> int:
 
 async def correction(request: Request) -> CorrectionBody:
     """The body of a correction."""
-    body = await bounded_body(request, BODY_BYTES_MAX)
-    if body is None:
-        raise ProblemError(
-            413,
-            "body-too-large",
-            "Body too large",
-            detail=f"The body has more than {BODY_BYTES_MAX} bytes.",
-            cure="Send {outcome, corrected_by, version?} and nothing else.",
-        )
-    try:
-        given = CorrectionBody.model_validate_json(body)
-    except ValidationError as error:
-        raise _bad_body(error) from None
+    given = await parsed_body(request, CorrectionBody, bytes_max=BODY_BYTES_MAX, cure=_CORRECTION_CURE)
     if "\0" in given.corrected_by:
-        raise _unprocessable({"corrected_by": "holds a NUL character"})
+        raise unprocessable({"corrected_by": "holds a NUL character"}, _CORRECTION_CURE)
     return given
-
-
-async def bounded_body(request: Request, bytes_max: int) -> bytes | None:
-    """Read the body; None if it has more than `bytes_max` bytes."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > bytes_max:
-            return None
-    return bytes(body)
-
-
-def _bad_body(error: ValidationError) -> ProblemError:
-    # Messages of pydantic are about kinds of error; the values, which may be anything, stay out.
-    errors = {
-        ".".join(map(str, e["loc"])) or "body": e["msg"] for e in error.errors(include_url=False, include_input=False)
-    }
-    if any(e["type"] == "json_invalid" for e in error.errors(include_url=False, include_input=False)):
-        return ProblemError(
-            400,
-            "invalid-json",
-            "Invalid JSON",
-            detail="The body cannot be parsed as JSON.",
-            cure="Send a JSON object as UTF-8.",
-        )
-    return _unprocessable(errors)
-
-
-def _unprocessable(errors: dict[str, str]) -> ProblemError:
-    return ProblemError(
-        422,
-        "invalid-body",
-        "Invalid body",
-        detail="; ".join(f"{name}: {message}" for name, message in errors.items()),
-        cure="Send {outcome: accepted or declined, corrected_by: 1 to 128 characters, version?: a number from 1}.",
-        extra={"errors": errors},
-    )
 
 
 def _encoded(parts: list[int | str]) -> str:

@@ -97,7 +97,7 @@ class Projection:
             data = event.data
             thread = turn.thread(data.thread_id)
             name, version = thread.candidate_name, thread.version
-            if not learn_fact(thread, data):
+            if not learn_fact(thread, data, redriven=incoming.redriven):
                 turn.effects.duplicate(incoming)
                 continue
             if data.thread_version > version + 1:

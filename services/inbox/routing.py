@@ -1,7 +1,5 @@
 """Routes whose parts may hold any character: ids are percent-encoded, so a path is taken apart before it is decoded."""
 
-import logging
-from collections.abc import Awaitable, Callable
 from typing import Final, cast
 from urllib.parse import unquote_to_bytes
 
@@ -11,12 +9,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from services.inbox.problems import bad_parameter
-from shared.postgres import is_fault
-from shared.problems import ProblemError, method_not_allowed, unknown_path
-
-logger = logging.getLogger(__name__)
-
-Endpoint = Callable[[Request], Awaitable[Response]]
+from shared.problems import Endpoint, answering, method_not_allowed, unknown_path
 
 _ID_CHARACTERS_MAX: Final = 128
 _ID_CURE: Final = "Give an id of 1 to 128 characters as percent-encoded UTF-8."
@@ -26,7 +19,7 @@ class EncodedRoute(Route):
     """A route that matches the path as it was sent and gives its decoded parameters to the endpoint."""
 
     def __init__(self, path: str, endpoint: Endpoint, *, method: str) -> None:
-        super().__init__(path, _answering(endpoint), methods=[method])
+        super().__init__(path, answering(endpoint), methods=[method])
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match on the raw path, where an encoded slash is no separator. No path has two routes, so it alone counts."""
@@ -51,7 +44,7 @@ def anything_else(path: str) -> Route:
     async def answer(_: Request) -> Response:
         raise unknown_path()
 
-    return Route(path, _answering(answer), methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    return Route(path, answering(answer), methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 
 
 def path_id(request: Request, name: str) -> str:
@@ -70,37 +63,3 @@ def path_id(request: Request, name: str) -> str:
     if "\0" in decoded:
         raise bad_parameter(name, "holds a NUL character", _ID_CURE)
     return decoded
-
-
-def _answering(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    """Turn errors into problems; what is nobody's fault but ours is logged without the request."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except ProblemError as problem:
-            return problem.response()
-        except Exception as error:  # noqa: BLE001  the last stop before the client
-            return _failure(error).response()
-
-    return answer
-
-
-def _failure(error: Exception) -> ProblemError:
-    if is_fault(error):
-        return ProblemError(
-            503,
-            "database-away",
-            "Database away",
-            detail="The database is away or busy.",
-            cure="Try again in a moment.",
-            headers={"Retry-After": "1"},
-        )
-    logger.error("a request failed with %s", type(error).__name__, exc_info=error)
-    return ProblemError(
-        500,
-        "internal-error",
-        "Internal error",
-        detail="The request met a defect of this service.",
-        cure="Try again; if it fails again, look at the log of the inbox service.",
-    )

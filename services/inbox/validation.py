@@ -113,6 +113,8 @@ class Validator:
                 effects.append(
                     {"kind": "parked", "part": "ledger", "detail": "the contract or the seat is not known yet"}
                 )
+            if one.verdict == "dead_letter":
+                effects.append({"kind": "unknown", "part": "ledger", "detail": f"credits gives it up: {one.detail}"})
             effects += [effect for event in one.emitted for effect in _effects(*event)]
         return effects
 
@@ -127,7 +129,7 @@ class Validator:
                 answer = await client.post(f"{url.rstrip('/')}/internal/dry-run", content=orjson.dumps(body))
                 answer.raise_for_status()
                 return [_tried(result) for result in answer.json()["results"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
             logger.warning("no answer about %s: %s", topic, type(error).__name__)
             return None
 

@@ -107,6 +107,7 @@ def _scheduled(turn: _Turn, event: Event[InmailScheduledV1]) -> Decision:
     before = thread.audience
     inmail = known or _described(data)
     inmail.scheduled_at, inmail.scheduled_name = event.time, data.candidate.name
+    inmail.locale, inmail.time_zone = _place(inmail, data.candidate)
     thread.inmails[data.inmail_id] = inmail
     _publish_status(turn, inmail, "scheduled", event.time)
     reply = thread.first_reply_from(event.time)
@@ -125,6 +126,7 @@ def _sent(turn: _Turn, event: Event[InmailSentV1]) -> Decision:
         inmail.scheduled_at, inmail.scheduled_name = known.scheduled_at, known.scheduled_name
         inmail.undelivered_at, inmail.withdrawn_at = known.undelivered_at, known.withdrawn_at
         inmail.cancelled_at = known.cancelled_at
+        inmail.locale, inmail.time_zone = _place(inmail, known)
     inmail.sent_at, inmail.sent_name = data.sent_at, data.candidate.name
     thread.inmails[data.inmail_id] = inmail
     _publish_status(turn, inmail, "sent", data.sent_at)
@@ -163,6 +165,11 @@ def _described(data: InmailScheduledV1 | InmailSentV1) -> Inmail:
         automated=data.automated,
         credit_cost=data.credit_cost,
     )
+
+
+def _place(inmail: Inmail, other: Inmail | Candidate) -> tuple[str | None, str | None]:
+    """Give the candidate's locale and time zone; what an InMail does not say of them is what is said elsewhere."""
+    return inmail.locale or other.locale, inmail.time_zone or other.time_zone
 
 
 def _publish_status(turn: _Turn, inmail: Inmail, status: InmailStatus, at: datetime) -> None:

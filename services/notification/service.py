@@ -4,6 +4,7 @@ Conversation and outcomes are both keyed by thread_id and worked in one loop, so
 their preferences come by contract: what is committed of them when an outcome is decided is what counts.
 """
 
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -88,14 +89,16 @@ class Round:
     def _take_conversation(self, incoming: AnyIncoming) -> None:
         data = incoming.event.data
         thread = self.threads[data.thread_id]
-        if data.thread_version <= thread.thread_version:
+        late = data.thread_version <= thread.thread_version
+        if late and not incoming.redriven:
             self._effects.duplicate(incoming)
             return
-        self.gaps += data.thread_version - thread.thread_version - 1
-        thread.thread_version = data.thread_version
+        if not late:
+            self.gaps += data.thread_version - thread.thread_version - 1
+            thread.thread_version = data.thread_version
         if isinstance(data, ThreadAudienceChangedV1):
             audience = Audience(data.thread_version, data.owner_seat_id, data.follower_seat_ids, data.at)
-            thread.audiences.append(audience)
+            insort(thread.audiences, audience, key=lambda known: known.thread_version)
             self.audiences.append((thread.thread_id, audience))
         self._resume(thread)
 

@@ -23,12 +23,13 @@ _CACHED_CHARACTERS_MAX: Final = 40
 _CACHED_INSTANTS_MAX: Final = 8192
 
 _RFC_3339: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]+)?"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
     r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 _NAIVE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]+")
 _MILLISECONDS: Final = tuple(f".{millisecond:03d}Z" for millisecond in range(1000))
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_SECOND: Final = timedelta(seconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -49,11 +50,17 @@ def parse_instant(text: str) -> datetime:
 def _parse(text: str) -> datetime:
     if _RFC_3339.fullmatch(text) is None:
         raise InstantError("instant_naive" if _NAIVE.fullmatch(text) else "instant_format")
+    leap = text[17:19] == "60"
     try:
-        moment = datetime.fromisoformat(text.upper())
+        moment = datetime.fromisoformat((f"{text[:17]}59{text[19:]}" if leap else text).upper())
     except ValueError:
         raise InstantError("instant_format") from None
-    return to_instant(moment)
+    instant = to_instant(moment)
+    if not leap:
+        return instant
+    if (instant.hour, instant.minute) != (23, 59):
+        raise InstantError("instant_format")
+    return instant + _SECOND  # `datetime` knows no leap second; to POSIX it is the second after it
 
 
 _parse_cached = lru_cache(_CACHED_INSTANTS_MAX)(_parse)

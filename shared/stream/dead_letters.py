@@ -10,9 +10,15 @@ from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, Position
 from shared.topics import DEAD_LETTER_BYTES_MAX
 
 _INSERT = """
-INSERT INTO dead_letter (identity, content_hash, reason, topic, partition, "offset", first_seen)
-SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::timestamptz[])
-ON CONFLICT (identity, content_hash) DO NOTHING
+INSERT INTO dead_letter AS known (identity, content_hash, reason, topic, partition, "offset", first_seen)
+SELECT DISTINCT ON (identity, content_hash) identity, content_hash, reason, topic, partition, "offset", first_seen
+FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::timestamptz[])
+    WITH ORDINALITY AS n (identity, content_hash, reason, topic, partition, "offset", first_seen, number)
+ORDER BY identity, content_hash, number
+ON CONFLICT (identity, content_hash) DO UPDATE
+SET reason = excluded.reason, topic = excluded.topic, partition = excluded.partition, "offset" = excluded."offset",
+    first_seen = excluded.first_seen
+WHERE excluded.reason = 'ORPHANED' AND known.reason <> 'ORPHANED'
 RETURNING topic, partition, "offset"
 """
 _REVIVE = """
@@ -24,7 +30,10 @@ Header = tuple[str, bytes]
 
 
 async def store_dead_letters(tx: asyncpg.Connection, dead: Sequence[DeadLetter]) -> list[DeadLetter]:
-    """Keep the dead letters and return those not known before: only they are published."""
+    """Keep the dead letters and return those not known before: only they are published.
+
+    An orphan is new in any case: it was taken in as the first, and what died meanwhile was a spoilt copy of it.
+    """
     if not dead:
         return []
     rows = [

@@ -1,18 +1,22 @@
 """`POST /internal/dry-run`: what records would do to this service, decided by the real handler and rolled back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from shared.bodies import parsed_body
 from shared.events import encode
+from shared.problems import answering, not_started
 from shared.stream.processor import Outcome, Processor
 from shared.stream.records import Position, RawRecord
+
+BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
 class DryRunRecord(BaseModel):
@@ -39,11 +43,8 @@ def dry_run_route(processor: Callable[[], Processor | None]) -> Route:
     async def dry_run(request: Request) -> Response:
         active = processor()
         if active is None:
-            return JSONResponse({"detail": "the service is not ready"}, status_code=503)
-        try:
-            wanted = DryRunRequest.model_validate_json(await request.body())
-        except ValidationError as error:
-            return JSONResponse({"detail": f"{error.error_count()} invalid fields"}, status_code=400)
+            raise not_started("Kafka")
+        wanted = await parsed_body(request, DryRunRequest, bytes_max=BODY_BYTES_MAX, cure="Send {records: [...]}.")
         now = datetime.now(UTC)
         records = [
             RawRecord(
@@ -56,19 +57,32 @@ def dry_run_route(processor: Callable[[], Processor | None]) -> Route:
             for offset, r in enumerate(wanted.records)
         ]
         outcome = await active.dry_run(records)
-        return JSONResponse({"results": [_result(record, outcome) for record in records]})
+        causes = _causes(records, outcome)
+        return JSONResponse({"results": [_result(record, outcome, causes) for record in records]})
 
-    return Route("/internal/dry-run", dry_run, methods=["POST"])
+    return Route("/internal/dry-run", answering(dry_run), methods=["POST"])
 
 
-def _result(record: RawRecord, outcome: Outcome) -> dict[str, Any]:
+def _causes(records: Sequence[RawRecord], outcome: Outcome) -> list[Position]:
+    """Give for each emitted event the record that brings it about.
+
+    Where that is none of them, it is one that was parked, and the record before it has set it free.
+    """
+    asked = {record.position for record in records}
+    causes: list[Position] = []
+    for _, _, position in outcome.effects.emitted:
+        causes.append(position if position in asked else (causes or [records[0].position])[-1])
+    return causes
+
+
+def _result(record: RawRecord, outcome: Outcome, causes: Sequence[Position]) -> dict[str, Any]:
     dead = next((d for d in outcome.dead if d.record.position == record.position), None)
     mark = outcome.effects.marks.get(record.position)
     verdict = "dead_letter" if dead else "duplicate" if mark == "duplicate" else "accepted"
     emitted = [
         {"topic": topic, "event": orjson.loads(encode(event))}
-        for topic, event, position in outcome.effects.emitted
-        if position == record.position
+        for (topic, event, _), cause in zip(outcome.effects.emitted, causes, strict=True)
+        if cause == record.position
     ]
     return {
         "verdict": verdict,

@@ -88,7 +88,7 @@ class Effects:
     def park(self, incoming: AnyIncoming, wait_key: str) -> None:
         """Keep a record until `release`, or until its time is over and it is dead-lettered as `ORPHANED`."""
         self.parked[incoming.position] = (incoming, wait_key)
-        self.count(incoming, "parked")
+        self.count(incoming.position, incoming.event.type, "parked")
 
     def release(self, incoming: AnyIncoming) -> None:
         """Say that a parked record was handled now."""
@@ -97,12 +97,12 @@ class Effects:
 
     def duplicate(self, incoming: AnyIncoming) -> None:
         """Count a repeat that the service itself recognised."""
-        self.count(incoming, "duplicate")
+        self.count(incoming.position, incoming.event.type, "duplicate")
 
-    def count(self, incoming: AnyIncoming, result: str) -> None:
+    def count(self, position: Position, event_type: str, result: str) -> None:
         """Count an event's result other than `accepted`."""
-        self.results[incoming.position.topic, incoming.event.type, result] += 1
-        self.marks[incoming.position] = result
+        self.results[position.topic, event_type, result] += 1
+        self.marks[position] = result
 
     def tally(self, counter: CounterMetric, amount: float = 1) -> None:
         """Raise a metric of the service's own once the batch is committed: retries and dry runs must not count."""

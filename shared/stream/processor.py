@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -266,6 +267,7 @@ class Processor:
                 incoming, "ORPHANED", f"the fact it needs did not come in {self._settings.parked_seconds_max:.0f} s"
             )
         rejected = [item for item in batch.items if isinstance(item, Rejected)]
+        _cut_after_death(batch.items if rejected else ())
         await self._revive(tx, batch.items)
         accepted = await self._screen(tx, [i for i in batch.items if isinstance(i, Incoming)], effects, dead)
         if accepted:
@@ -273,8 +275,9 @@ class Processor:
         await self._settle(tx, effects, dead, expired)
         dead += [_dead_of(r) for r in rejected]
         # Remembered in any case, for what a repeat or a redriven one is; published by the topic's one owner.
-        kept = await dead_letters.store_dead_letters(tx, dead)
-        kept = [d for d in kept if self._reads[d.record.position.topic].owns_dead_letters]
+        new = await dead_letters.store_dead_letters(tx, dead)
+        kept = [d for d in new if self._reads[d.record.position.topic].owns_dead_letters]
+        self._count_unpublished(batch, effects, {d.record.position for d in dead} - {d.record.position for d in kept})
         rows = await outbox.store_outgoing(tx, effects.outgoing)
         rows += await self._store_dead(tx, kept)
         return Outcome(effects, rows, kept, self._results(batch, effects, kept))
@@ -410,15 +413,20 @@ class Processor:
             return False
         return (incoming.event.time - incoming.timestamp).total_seconds() > self._settings.clock_skew_seconds_max
 
+    def _count_unpublished(self, batch: Batch, effects: Effects, positions: AbstractSet[Position]) -> None:
+        """Count records that are not accepted and make no letter: dead before, or another reader's dead letter."""
+        for item in batch.items if positions else ():
+            position = _record(item).position
+            if position in positions:
+                result = "duplicate" if self._reads[position.topic].owns_dead_letters else "ignored"
+                effects.count(position, item.event.type if isinstance(item, Incoming) else "invalid", result)
+
     def _results(self, batch: Batch, effects: Effects, kept: Sequence[DeadLetter]) -> Counter[tuple[str, str, str]]:
         """Events by (topic, type, result)."""
         results: Counter[tuple[str, str, str]] = Counter(effects.results)
         events = [item for item in batch.items if isinstance(item, Incoming)]
         for (topic, event_type), count in Counter([(i.position.topic, i.event.type) for i in events]).items():
             results[topic, event_type, "accepted"] += count
-        for item in batch.items if len(events) < len(batch.items) else ():
-            if isinstance(item, Rejected) and not self._reads[item.record.position.topic].owns_dead_letters:
-                results[item.record.position.topic, "invalid", "ignored"] += 1
         types: dict[Position, str] = {i.position: i.event.type for i in events} if kept else {}
         for (topic, event_type, _), count in effects.results.items():
             results[topic, event_type, "accepted"] -= count
@@ -488,6 +496,22 @@ def _identity_of(item: Decoded) -> tuple[bytes, bytes]:
         return inbox.event_identity(error.source, error.id), error.content_hash
     place = f"position\0{position.topic}\0{position.partition}\0{position.offset}"
     return blake2b(place.encode(), digest_size=16).digest(), b""
+
+
+def _cut_after_death(items: Sequence[Decoded]) -> None:
+    """Let a record see the death, in a transaction before its own, of one that claimed the same identity.
+
+    Raises:
+        BatchCutError: there is one.
+
+    """
+    dead: set[bytes] = set()
+    for item in items:
+        identity, _ = _identity_of(item)
+        if identity in dead and (isinstance(item, Incoming) or _record(item).redriven):
+            raise BatchCutError(_record(item).position)
+        if isinstance(item, Rejected):
+            dead.add(identity)
 
 
 def _dead_of(rejected: Rejected) -> DeadLetter:

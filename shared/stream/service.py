@@ -107,6 +107,7 @@ class ServiceProcess:
             routes=[*health_routes(self.health, self.metrics), dry_run_route(lambda: self.processor)],
             exception_handlers={HTTPException: self._refuse},
         )
+        app.router.redirect_slashes = False  # a path is what it is
         server = _Server(
             uvicorn.Config(
                 app,

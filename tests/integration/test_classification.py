@@ -258,7 +258,7 @@ async def test_texts_can_be_tried(http: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        (b"{", 422),
+        (b"{", 400),
         (b'{"texts": "no list"}', 422),
         (b'{"texts": [1]}', 422),
         (b'{"texts": [' + b",".join([b'""'] * (TEXTS_MAX + 1)) + b"]}", 422),
@@ -270,3 +270,9 @@ async def test_bad_requests_are_problems(http: httpx.AsyncClient, body: bytes, s
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == status
+
+
+async def test_a_defect_is_a_problem_too(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Classifier, "classify", None)
+    answer = await http.post("/v1/classify", json={"texts": [YES]})
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")

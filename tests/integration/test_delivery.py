@@ -160,6 +160,25 @@ async def test_r11_a_dead_letter_is_not_the_first(harness: Harness, batch_record
     assert handler_of(harness).seen == ["a"]
 
 
+@pytest.mark.parametrize("batch_records", [1, 10])
+async def test_r11_a_repeat_of_a_conflict_is_counted_as_a_repeat(harness: Harness, batch_records: int) -> None:
+    changed = reply("a", "changed")
+    await harness.feed(MESSAGING_EVENTS, reply("a"), changed, changed, changed, batch_records=batch_records)
+    assert Counter(result for *_, result in harness.results) == {"accepted": 1, "dead_letter": 1, "duplicate": 2}
+
+
+@pytest.mark.parametrize("batch_records", [1, 10])
+async def test_r11_a_repeat_of_what_was_spoilt_is_no_first_wherever_the_batch_is_cut(
+    harness: Harness, batch_records: int
+) -> None:
+    good = encode(reply("a"))
+    records = [(b"another-thread", good), (reply("a").subject.encode(), good)]
+    await harness.feed_raw(MESSAGING_EVENTS, records, batch_records=batch_records)
+    assert [d.reason for d in harness.dead] == ["INVALID_EVENT"]
+    assert handler_of(harness).seen == []
+    assert sorted(result for *_, result in harness.results) == ["dead_letter", "duplicate"]
+
+
 async def test_r11_a_dead_letter_lives_only_by_redrive(harness: Harness) -> None:
     dead = reply("a", "poison")
     record = (dead.subject.encode(), encode(dead))
@@ -290,6 +309,17 @@ async def test_r21_what_expires_in_a_transaction_that_rolls_back_expires_in_the_
     cut = [reply("b", at=at, thread_id="another"), reply("b", "changed", at=at, thread_id="another")]
     await harness.feed(MESSAGING_EVENTS, *cut, timestamp=at + timedelta(hours=25))
     assert sorted(d.reason for d in harness.dead) == ["ID_CONFLICT", "ORPHANED"]
+
+
+async def test_r21_an_orphan_is_a_dead_letter_although_a_spoilt_copy_of_it_is_one(harness: Harness) -> None:
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    waiting = reply("a", "wait", at=at)
+    await harness.feed(MESSAGING_EVENTS, waiting, timestamp=at)
+    await harness.feed_raw(MESSAGING_EVENTS, [(b"another-thread", encode(waiting))], timestamp=at)
+    await harness.expire(at + timedelta(hours=25))
+    rows = await harness.fetch("SELECT reason FROM dead_letter")
+    assert [row["reason"] for row in rows] == ["ORPHANED"]
+    assert sum(map(len, [row["keys"] for row in await harness.fetch("SELECT keys FROM outbox")])) == 2
 
 
 async def test_a_released_record_is_no_longer_parked(harness: Harness) -> None:

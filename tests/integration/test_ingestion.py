@@ -5,10 +5,13 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 
 from services.ingestion.service import SPEC
 from shared.events import Candidate, Event, encode
+from shared.stream.dry_run import dry_run_route
 from shared.stream.records import Position, RawRecord
 from shared.templates import render
 from shared.testing.builders import (
@@ -235,3 +238,16 @@ async def test_plans_go_by_keys_before_a_table_was_ever_analysed(ingestion: Harn
     plan = "\n".join(row[0] for row in rows)
     assert "Index" in plan
     assert "Seq Scan" not in plan
+
+
+async def test_a_dry_run_tells_what_a_record_sets_free(ingestion: Harness) -> None:
+    answer = reply(choice="not_interested")
+    await feed(ingestion, answer)
+    app = Starlette(routes=[dry_run_route(lambda: ingestion.processor)])
+    record = {"topic": MESSAGING_EVENTS, "key": answer.subject, "value": encode(sent()).decode()}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        (tried,) = (await client.post("/internal/dry-run", json={"records": [record]})).json()["results"]
+        bad = await client.post("/internal/dry-run", json={})
+    types = [emitted["event"]["type"] for emitted in tried["emitted"]]
+    assert {"inmail.status_changed.v1", "classification.requested.v1", "thread.locked.v1"} <= set(types)
+    assert (bad.status_code, bad.headers["content-type"]) == (422, "application/problem+json")

@@ -13,9 +13,9 @@ import pytest
 from services.notification import store
 from services.notification.domain import Preferences, Seats
 from services.notification.service import SPEC
-from shared.events import Candidate, Digest, Event, Outcome, PushedChannel, encode
+from shared.events import STRUCTURED_HEADERS, Candidate, Digest, Event, Outcome, PushedChannel, encode
 from shared.postgres import transaction
-from shared.stream.records import Position, RawRecord
+from shared.stream.records import REDRIVE_HEADER, Position, RawRecord
 from shared.testing.builders import after, contract_ended, contract_started, preferences_set, record, seat_assigned
 from shared.testing.conversations import Conversation
 from shared.testing.databases import Databases, as_service
@@ -94,6 +94,17 @@ async def test_an_outcome_waits_in_the_database(notification: Harness) -> None:
     assert [e.causeid for e in await feed(notification, facts[2])] == [outcome.id]
     assert await values(notification, "SELECT wait_key FROM parked") == []
     assert await values(notification, "SELECT holding FROM thread") == [False]
+
+
+async def test_r26_an_audience_that_was_given_up_counts_once_it_is_sent_back(notification: Harness) -> None:
+    thread = Conversation()
+    status, lost, answer = answered(thread, follower_seat_ids=("seat-2",))
+    newer = thread.audience(follower_seat_ids=("seat-3",))
+    await feed(notification, status, answer, newer)
+    again = [(lost.subject.encode(), encode(lost))]
+    await notification.feed_raw(CONVERSATION_EVENTS, again, headers=[*STRUCTURED_HEADERS, (REDRIVE_HEADER, b"1")])
+    told = await feed(notification, thread.decided())
+    assert [e.data.recipient.seat_id for e in told] == ["seat-1", "seat-2"]
 
 
 async def test_what_waits_too_long_is_an_orphan_and_holds_nothing_up(notification: Harness) -> None:

@@ -488,7 +488,7 @@ def test_an_error_of_calibration_has_an_interval_as_wide_as_draws_differ() -> No
 def test_lines_are_answered_in_order() -> None:
     lines = [json.dumps({"id": i, "text": "No thanks" if i % 2 else "Yes please"}) for i in range(LINES_PER_BATCH + 1)]
     out = io.StringIO()
-    assert classify_jsonl(["", *lines, "\n"], out) == len(lines)
+    assert classify_jsonl([b"", *(line.encode() for line in lines), b"\n"], out) == len(lines)
     answers = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [answer["id"] for answer in answers] == list(range(len(lines)))
     assert [answer["label"] for answer in answers[:2]] == ["accept", "decline"]
@@ -503,10 +503,11 @@ def test_lines_are_answered_in_order() -> None:
         ('{"id": "a"}', "line 2: text"),
         ('{"id": null, "text": ""}', "line 2: id"),
         ('{"id": "a", "text": "' + "x" * 1024 * 1024 + '"}', "line 2: 10"),
+        ('{"id": "a", "text": "caf\xe9"}', "line 2: the line"),
     ],
 )
 def test_a_bad_line_is_named_after_the_lines_before_it_are_answered(line: str, message: str) -> None:
     out = io.StringIO()
     with pytest.raises(BadLineError, match=message):
-        classify_jsonl(['{"id": "first", "text": "yes"}', line], out)
+        classify_jsonl([b'{"id": "first", "text": "yes"}', line.encode("latin-1")], out)
     assert [json.loads(answer)["id"] for answer in out.getvalue().splitlines()] == ["first"]

@@ -615,6 +615,8 @@ def test_content_hash_stays_what_it_was() -> None:
         ("0002-01-01T00:00:00Z", "0002-01-01T00:00:00.000Z"),
         ("9998-12-31T23:59:59.999Z", "9998-12-31T23:59:59.999Z"),
         (f"2026-01-31T12:00:00.{'1' * 500}Z", "2026-01-31T12:00:00.111Z"),
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00.000Z"),
+        ("1990-12-31T15:59:60.25-08:00", "1991-01-01T00:00:00.250Z"),
     ],
 )
 def test_instants_are_read_and_written(text: str, expected: str) -> None:
@@ -635,6 +637,8 @@ def test_instants_are_read_and_written(text: str, expected: str) -> None:
         ("2026-02-30T12:00:00Z", "instant_format"),
         ("2026-01-31T24:00:00Z", "instant_format"),
         ("2026-01-31T12:00:60Z", "instant_format"),
+        ("2026-01-31T23:59:60+01:00", "instant_format"),
+        ("2026-01-31T23:59:61Z", "instant_format"),
         ("2026-01-31T12:00:00+24:00", "instant_format"),
         ("2026-01-31T12:00:00+0100", "instant_format"),
         ("2026-01-31T12:00:00Z\n", "instant_format"),

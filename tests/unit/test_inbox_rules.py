@@ -17,7 +17,7 @@ from services.inbox.domain import (
     waiting,
 )
 from services.inbox.in_flight import StatesInFlight
-from services.inbox.ledger import Postings, credits_at, position
+from services.inbox.ledger import Postings, credits_at, is_settled, position
 from services.inbox.rates import Month, response_rates
 from services.inbox.routing import EncodedRoute
 from shared.events import Candidate, Event, ThreadStateV1, ThreadStatus
@@ -91,6 +91,26 @@ def test_r11_a_repeated_number_has_no_effect() -> None:
     thread = told(sent, owner, talk.audience("seat-3"))
     assert not learn_fact(thread, owner.data)
     assert thread.owner_seat_id == "seat-3"
+
+
+def test_r11_what_was_given_up_and_comes_again_adds_up_and_overtakes_nothing() -> None:
+    talk = Conversation()
+    sent, owner, reply = talk.status(), talk.audience("seat-2"), talk.reply()
+    thread = told(sent, talk.audience("seat-3"))
+    assert learn_fact(thread, owner.data, redriven=True)
+    assert learn_fact(thread, reply.data, redriven=True)
+    assert (thread.owner_seat_id, thread.first_response_at, thread.version) == ("seat-3", reply.data.sent_at, 4)
+
+
+def test_the_newest_inmail_names_the_candidate_whatever_becomes_of_an_older_one() -> None:
+    talk = Conversation()
+    older, newer = (Candidate(id="candidate-1", name=name, locale=None, time_zone=None) for name in ("Ann", "Anna"))
+    thread = told(
+        talk.status(candidate=older),
+        talk.status("sent", after(days=28), inmail_id="i2", kind="follow_up", candidate=newer),
+        talk.status("withdrawn", after(days=30), candidate=older),
+    )
+    assert thread.candidate_name == "Anna"
 
 
 def test_r17_an_undelivered_inmail_leaves_the_awaiting_folder() -> None:
@@ -282,6 +302,34 @@ def test_r31_nothing_sent_has_no_rate() -> None:
 )
 def test_r13_a_credit_lies_in_one_place(kinds: Any, place: str) -> None:
     assert position(kinds) == place
+
+
+@pytest.mark.parametrize(
+    ("statuses", "kinds", "denied", "answered", "settled"),
+    [
+        (("sent",), set(), False, False, False),
+        (("sent",), set(), False, True, False),
+        (("sent",), {"charged"}, False, True, False),
+        (("sent",), {"charged", "returned"}, False, True, True),
+        (("scheduled", "sent"), {"held", "released"}, False, True, False),
+        (("scheduled", "sent"), set(), True, True, False),
+        (("sent", "undelivered"), set(), False, False, False),
+        (("sent", "undelivered"), {"charged"}, False, False, False),
+        (("sent", "undelivered"), {"charged", "refunded"}, False, False, True),
+        (("scheduled", "withdrawn"), set(), False, False, False),
+        (("scheduled", "withdrawn"), {"held", "released"}, False, False, True),
+        (("scheduled", "withdrawn"), set(), True, False, True),
+        (("scheduled",), set(), True, False, True),
+        (("scheduled",), set(), False, False, False),
+    ],
+)
+def test_r13_a_credit_with_the_contract_is_settled_by_what_brought_it_there(
+    statuses: tuple[Any, ...], kinds: Any, denied: bool, answered: bool, settled: bool
+) -> None:
+    talk = Conversation()
+    inmail = told(*(talk.status(status, after(hours=n)) for n, status in enumerate(statuses))).inmails["inmail-1"]
+    answered_at = after(days=1) if answered else None
+    assert is_settled(inmail, kinds, denied=denied, answered_at=answered_at) == settled
 
 
 def test_r13_open_and_lapsed_credits() -> None:

@@ -390,6 +390,16 @@ def test_r12_a_reply_carries_the_seat_contract_and_candidate_of_the_inmail_it_an
     assert request.responded_at == recorded.sent_at == after(days=1)
 
 
+@pytest.mark.parametrize("sent_first", [False, True])
+def test_r21_where_a_candidate_is_does_not_depend_on_the_order_of_arrival(sent_first: bool) -> None:
+    announced = scheduled(candidate=Candidate(id="candidate-1", name="Ana", locale="es", time_zone="Europe/Madrid"))
+    silent = sent(candidate=Candidate(id="candidate-1"), at=after(days=1))
+    talk = Talk(*((silent, announced) if sent_first else (announced, silent)), reply(text="Sí", at=after(days=2)))
+    candidate = talk.last(ClassificationRequestedV1).candidate
+    assert (candidate.name, candidate.locale) == ("Ana", "es")
+    assert talk.last(InmailStatusChangedV1).candidate.time_zone == "Europe/Madrid"
+
+
 def test_r12_the_first_response_is_the_first_that_came_to_its_inmail() -> None:
     talk = Talk(sent(), follow_up_sent(at=after(days=1)))
     for reply_id, to in (("a", "inmail-1"), ("b", "inmail-1"), ("c", "inmail-2")):
