@@ -19,8 +19,10 @@ ON CONFLICT DO NOTHING
 
 _COLUMNS = 'topic, partition, "offset", wait_key, record_timestamp, redriven, key, value, headers'
 
+# By the broker's timestamps, but each partition in its own order: that clock may step back with another leader.
 _LOAD = f"""
-SELECT {_COLUMNS} FROM parked WHERE wait_key = ANY($1) ORDER BY record_timestamp, topic, partition, "offset"
+SELECT {_COLUMNS} FROM parked WHERE wait_key = ANY($1)
+ORDER BY max(record_timestamp) OVER (PARTITION BY topic, partition ORDER BY "offset"), topic, partition, "offset"
 """  # noqa: S608  only constants are put in
 
 _DELETE = """

@@ -322,6 +322,17 @@ async def test_r21_an_orphan_is_a_dead_letter_although_a_spoilt_copy_of_it_is_on
     assert sum(map(len, [row["keys"] for row in await harness.fetch("SELECT keys FROM outbox")])) == 2
 
 
+async def test_parked_records_of_a_partition_keep_their_order_though_the_brokers_clock_steps_back(
+    harness: Harness,
+) -> None:
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    for event_id, minutes in (("a", 5), ("b", 0), ("c", 9)):
+        await harness.feed(MESSAGING_EVENTS, reply(event_id, "wait", at=at), timestamp=at + timedelta(minutes=minutes))
+    async with acquire(harness.resources.pool) as connection:
+        ((_, parked),) = (await load_parked(connection, ["thread-1"])).items()
+    assert [incoming.event.id for incoming in parked] == ["a", "b", "c"]
+
+
 async def test_a_released_record_is_no_longer_parked(harness: Harness) -> None:
     waiting, freeing = reply("a", "wait", thread_id="t"), reply("b", thread_id="t")
     await harness.feed(MESSAGING_EVENTS, waiting)
