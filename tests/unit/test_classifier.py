@@ -32,6 +32,7 @@ from services.classification.model.features import LEXICON_PATH, clean, dense_na
 from services.classification.model.mixtures import Mixture
 from services.classification.model.network import network_of
 from services.classification.model.pretrained import pretrained
+from services.classification.model.signals import hold_a_notice
 
 CLASSIFIER = Classifier.load()
 
@@ -91,6 +92,41 @@ def test_r09_a_text_like_an_answering_machine_s_is_a_response_under_suspicion(te
     assert "auto_reply_suspected" in prediction.signals
     assert prediction.label == "accept"
     assert prediction.needs_confirmation
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ms Okafor has left the company. Please write to reception.",
+        "Unser Kollege ist nicht mehr für uns tätig.",
+        "Madame Blin ne fait plus partie de nos effectifs.",
+        "La Sra. Vidal ya no trabaja en esta oficina.",
+        "O colega já não faz parte da equipa.",
+        "Il dottor Sala non lavora più con noi.",
+        "Mevrouw Smit is niet langer werkzaam bij deze organisatie.",
+        "Pan Lis już nie pracuje w tym dziale.",
+        "Lütfen bu mesaja cevap vermeyiniz.",
+        "田中は先月末で退職いたしました。",
+        "王经理已离职。",
+        "Woh ab hamare saath nahi hain.",
+        "This inbox is not monitored.",
+        "Your request has been logged.",
+        "The recipient's mailbox is full.",
+        "We're closed until the 4th.",
+    ],
+)
+def test_r09_a_notice_is_a_response_under_suspicion(text: str) -> None:
+    prediction = predict(text)
+    assert "auto_reply_suspected" in prediction.signals
+    assert prediction.needs_confirmation
+
+
+def test_r09_people_hardly_ever_write_in_the_words_of_a_notice() -> None:
+    rows = corpus.load("train")
+    held = hold_a_notice(clean([row.text for row in rows]))
+    people = np.array([row.label != "auto_reply" for row in rows])
+    assert held[people].mean() < 0.0005
+    assert held[~people].mean() > 0.05
 
 
 @pytest.mark.parametrize(
@@ -386,7 +422,8 @@ def test_a_bad_line_of_mixtures_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["features_version", "lexicon_sha256", "pretrained", "network_sha256", "weights_sha256"]
+    "name",
+    ["features_version", "lexicon_sha256", "notices_sha256", "pretrained", "network_sha256", "weights_sha256"],
 )
 def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "artefact"

@@ -18,7 +18,13 @@ from services.classification.model.encoder import Encoder
 from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features, Ints
 from services.classification.model.meaning import Scores, meanings
 from services.classification.model.pretrained import PACKAGE
-from services.classification.model.signals import WAYS_TO_DECLINE, calls_itself_automatic, signals_of
+from services.classification.model.signals import (
+    NOTICES_PATH,
+    WAYS_TO_DECLINE,
+    calls_itself_automatic,
+    hold_a_notice,
+    signals_of,
+)
 from services.classification.model.words import Regression
 from shared.events import Outcome
 
@@ -184,10 +190,12 @@ class Classifier:
         suspected = np.zeros(len(cleaned), dtype=bool)
         asked = np.flatnonzero(self._asked(found, scores))
         if len(asked):
-            meant, auto_meant = meanings(self._encoder, [cleaned[number] for number in asked.tolist()])
+            texts = [cleaned[number] for number in asked.tolist()]
+            meant, auto_meant = meanings(self._encoder, texts)
             decline[asked] = probability(weighed(scores["decline"][asked], meant, limits.together))
             machine = weighed(automatic[asked], auto_meant, limits.auto_together)
-            suspected[asked] = (machine >= limits.auto_score_min) & (automatic[asked] >= limits.auto_asked_min)
+            scored = (machine >= limits.auto_score_min) & (automatic[asked] >= limits.auto_asked_min)
+            suspected[asked] = scored | hold_a_notice(texts)
         return decline, suspected
 
 
@@ -232,9 +240,10 @@ def weights_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Weights:
     return Weights({name: Regression.read(arrays, name) for name in LEARNT}, seen)
 
 
-def lexicon_hash() -> str:
-    """Name the lexicon's content."""
-    return hashlib.sha256(LEXICON_PATH.read_bytes()).hexdigest()
+def phrases_hashes() -> dict[str, str]:
+    """Name the content of the lexicon and of the notices."""
+    paths = {"lexicon_sha256": LEXICON_PATH, "notices_sha256": NOTICES_PATH}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
 
 
 def pretrained_version() -> str:
@@ -263,7 +272,7 @@ def _load(folder: Path) -> Classifier:
         raise ArtefactError(message) from error
     expected = {
         "features_version": FEATURES_VERSION,
-        "lexicon_sha256": lexicon_hash(),
+        **phrases_hashes(),
         "pretrained": pretrained_version(),
         "network_sha256": network_hash,
         "weights_sha256": weights_hash(arrays),
@@ -283,6 +292,7 @@ def _load(folder: Path) -> Classifier:
         message = f"the encoder cannot be loaded: {error}"
         raise ArtefactError(message) from error
     feature.extract(["warm up"])  # the tables of characters and phrases
+    hold_a_notice(["warm up"])
     return Classifier(weights, encoder, limits, manifest["model_version"])
 
 

@@ -226,6 +226,14 @@ def report(classifier: Classifier, manifest: dict[str, object], everything: Sequ
         *table(("language", "rows", "accuracy", "F1", "calibration error", "by chance"), _by_language(judged)),
         "By chance: if confidence were exactly right in each row, one draw in twenty would show a larger error.",
         "",
+        "## Authors",
+        "",
+        "Each wrote an examination of their own; LABELS.md says what they were asked for.",
+        "",
+        *table(
+            ("author", "replies", "accuracy", "sure", "right where sure", "automated", "suspected", "people suspected"),
+            _by_author(everything),
+        ),
         "## Kinds of replies",
         "",
         *table(("tag", "rows", "accuracy", "F1"), _by_tag(judged)),
@@ -306,6 +314,21 @@ def _by_language(judged: Sequence[Judged]) -> list[tuple[str, int, str, float, f
         errors = calibration_error(some), error_by_chance(some)
         rows.append((lang, count, interval([j.right for j in some]), mean_f1(some), *errors))
     return rows
+
+
+def _by_author(everything: Sequence[Judged]) -> Iterable[tuple[str, int, float, float, float, int, float, float]]:
+    for author in sorted({j.example.author for j in everything}):
+        people, machine = (
+            [j for j in everything if j.example.author == author and (j.example.label == "auto_reply") is automated]
+            for automated in (False, True)
+        )
+        sure = [j for j in people if not j.prediction.needs_confirmation]
+        yield (
+            *(author, len(people), share(j.right for j in people)),
+            *(len(sure) / max(len(people), 1), share(j.right for j in sure)),
+            *(len(machine), share(AUTO_REPLY_SUSPECTED in j.prediction.signals for j in machine)),
+            share(AUTO_REPLY_SUSPECTED in j.prediction.signals for j in people),
+        )
 
 
 def _by_tag(judged: Sequence[Judged]) -> list[tuple[str, int, float, float]]:

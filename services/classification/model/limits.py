@@ -19,12 +19,14 @@ KNOWN_WORDS_MIN: Final = 0.3
 
 FALSE_SUSPICION_MAX: Final = 0.002
 """So large a share of people's replies may be suspected to be a machine's, on rows left out of the fit."""
-CASCADE_LOSS_MAX: Final = 0.001
+CASCADE_LOSS_MAX: Final = 0.002
 """So much accuracy may be given up for asking the encoder less often."""
 WAY_PRECISION_MIN: Final = 0.7
 """Of the refusals told to be "not now" or the like, this share has the tag, on the judges' rows."""
 SURE_SHARE_MIN: Final = 0.8
 """So large a share of the answers is to be sure; the encoder is asked more often until it is, or as sure as it gets."""
+SURE_SHARE_MARGIN: Final = 0.02
+"""And so much more of the rows on which limits are chosen, for what is chosen there does a little worse elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class LeftOut:
     by_person: npt.NDArray[np.bool_]
     counts: npt.NDArray[np.bool_]
     """Rows that limits are chosen on: a person's, by none of `MIMICS`."""
+    noticed: npt.NDArray[np.bool_]
+    """Rows that hold the words of a notice."""
     ways: Mapping[str, tuple[Scores, npt.NDArray[np.bool_]]]
     """For each way to decline the scores of the refusals among the rows, and which have its tag."""
 
@@ -105,7 +109,7 @@ def _words_confidence(by_words: Scores, by_both: Scores, declined: npt.NDArray[n
         return float(right.mean()), float((confidence >= sure_confidence(confidence, right, SURE_PRECISION_MIN)).mean())
 
     best_accuracy, best_sure = figures(math.inf)
-    sure_wanted = min(SURE_SHARE_MIN, best_sure)
+    sure_wanted = min(SURE_SHARE_MIN + SURE_SHARE_MARGIN, best_sure)
     for step in range(80, 100):
         accuracy, sure = figures(step / 100)
         if accuracy >= best_accuracy - CASCADE_LOSS_MAX and sure >= sure_wanted:
@@ -162,7 +166,7 @@ def summary(left: LeftOut, limits: Limits) -> dict[str, float]:
     says_decline, confidence = _said(_decided(by_words, by_both, limits.words_confidence_min))
     right, sure = says_decline == declined, confidence >= limits.sure_confidence_min
     suspected = weighed(left.auto_words, left.auto_meant, limits.auto_together) >= limits.auto_score_min
-    suspected &= left.auto_words >= limits.auto_asked_min
+    suspected = (suspected & (left.auto_words >= limits.auto_asked_min)) | left.noticed
     figures = {
         "rows": float(len(declined)),
         "accuracy_words": ((by_words >= limits.decline_probability_min) == declined).mean(),

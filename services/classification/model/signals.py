@@ -1,7 +1,11 @@
 """Secondary labels: what else a reply says beside yes or no."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -22,6 +26,26 @@ MACHINES_WORDS: Final = re.compile(
     r"autoresponder|otomatik yan\u0131t|自動返信|自動応答|自动回复|自動回覆)"
 )
 """What mail programs write before an automated reply, and people do not. Cleaned texts begin with it."""
+
+
+NOTICES_PATH: Final = Path(__file__).parent / "notices.json"
+"""What is announced to whoever writes, in the words of most such announcements: patterns by occasion and language."""
+UNSPACED: Final = frozenset({"ja", "zh"})
+"""Languages that write no blanks between words."""
+
+
+@lru_cache(maxsize=1)
+def notices() -> re.Pattern[str]:
+    """Load the patterns of notices, as one."""
+    occasions = json.loads(NOTICES_PATH.read_text(encoding="utf-8")).values()
+    anywhere = chain.from_iterable(patterns[lang] for patterns in occasions for lang in patterns.keys() & UNSPACED)
+    spaced = chain.from_iterable(patterns[lang] for patterns in occasions for lang in patterns.keys() - UNSPACED)
+    return re.compile(rf"\b(?:{'|'.join(sorted(spaced))})|{'|'.join(sorted(anywhere))}")
+
+
+def hold_a_notice(cleaned: Sequence[str]) -> Bools:
+    """Tell which texts hold the words of a notice: somebody left, nobody reads this, a ticket was opened."""
+    return np.array([notices().search(text) is not None for text in cleaned], dtype=bool)
 
 
 def calls_itself_automatic(cleaned: Sequence[str]) -> Bools:

@@ -27,7 +27,7 @@ from services.classification.model.classifier import (
     NETWORK_FILE,
     SEEN_SLOTS,
     WEIGHTS_FILE,
-    lexicon_hash,
+    phrases_hashes,
     pretrained_version,
     weights_hash,
     word_slots,
@@ -41,7 +41,7 @@ from services.classification.model.meaning import Scores, latin, meanings
 from services.classification.model.mixtures import Mixture
 from services.classification.model.network import network_of
 from services.classification.model.regression import COLUMNS, PENALTY, Matrix, fit, matrix_of, rounded
-from services.classification.model.signals import WAYS_TO_DECLINE
+from services.classification.model.signals import WAYS_TO_DECLINE, hold_a_notice
 
 MIMICS: Final = ("r1", "r2")
 """Authors whose people sound like machines on purpose: limits are not chosen on these."""
@@ -136,7 +136,7 @@ def _train(
         arrays |= rounded(weights).stored(name)
     hashes = {
         "features_version": FEATURES_VERSION,
-        "lexicon_sha256": lexicon_hash(),
+        **phrases_hashes(),
         "pretrained": pretrained_version(),
         "network_sha256": hashlib.sha256(fitted.network).hexdigest(),
         "weights_sha256": weights_hash(arrays),
@@ -193,6 +193,7 @@ def _left_out(fitted: Fitted, rows: Rows) -> LeftOut:
         declined=declined.astype(np.float64),
         by_person=by_person,
         counts=by_person & ~rows.by(MIMICS),
+        noticed=hold_a_notice(rows.cleaned),
         ways={way: (refusals.matrix.times(fitted.words[way]), refusals.tagged(way)) for way in WAYS_TO_DECLINE},
     )
 
