@@ -175,15 +175,13 @@ def learn_fact(thread: Thread, data: Any, *, redriven: bool = False) -> bool:
 
 def _learn_status(thread: Thread, data: InmailStatusChangedV1) -> None:
     inmail = thread.inmails.get(data.inmail_id)
-    if inmail is None or data.status == "sent":
+    if inmail is None:
+        inmail = thread.inmails[data.inmail_id] = _described(data)
+    elif data.status == "sent":
         # What was sent says for certain whose it is; a schedule only announced it. The cost first told stands, as in
         # the ledger.
-        known, inmail = inmail, _described(data)
-        if known is not None:
-            inmail.scheduled_at, inmail.sent_at = known.scheduled_at, known.sent_at
-            inmail.undelivered_at, inmail.withdrawn_at = known.undelivered_at, known.withdrawn_at
-            inmail.cancelled_at, inmail.credit_cost = known.cancelled_at, known.credit_cost
-        thread.inmails[data.inmail_id] = inmail
+        inmail.contract_id, inmail.seat_id = data.contract_id, data.seat_id
+        inmail.kind, inmail.automated = data.kind, data.automated
     _set_status(inmail, data.status, data.at)
     if data.sent_at is not None:
         inmail.sent_at = data.sent_at

@@ -54,6 +54,16 @@ class Judged:
         """Whether the label is the author's."""
         return self.prediction.label == self.example.label
 
+    @property
+    def sure(self) -> bool:
+        """Whether the answer needs no confirmation."""
+        return not self.prediction.needs_confirmation
+
+    @property
+    def suspected(self) -> bool:
+        """Whether a machine is taken for the author."""
+        return AUTO_REPLY_SUSPECTED in self.prediction.signals
+
 
 def judge(classifier: Classifier, examples: Sequence[Example]) -> list[Judged]:
     """Classify examples."""
@@ -291,16 +301,14 @@ def reliability(judged: Sequence[Judged]) -> list[tuple[float, float]]:
 def _main_figures(
     classifier: Classifier, judged: Sequence[Judged], automated: Sequence[Judged]
 ) -> list[tuple[str, object]]:
-    sure = [j for j in judged if not j.prediction.needs_confirmation]
-    suspected = AUTO_REPLY_SUSPECTED
     return [
         ("accuracy", interval([j.right for j in judged])),
-        ("accuracy of answers that need no confirmation", interval([j.right for j in sure])),
-        ("share of answers that need no confirmation", interval([not j.prediction.needs_confirmation for j in judged])),
+        ("accuracy of answers that need no confirmation", interval([j.right for j in judged if j.sure])),
+        ("share of answers that need no confirmation", interval([j.sure for j in judged])),
         (f"accuracy of the surest {SURE_SHARE_MIN:.0%}", interval([j.right for j in _surest(judged, SURE_SHARE_MIN)])),
         ("expected calibration error, 10 bins", calibration_interval(judged)),
-        ("automated replies suspected", interval([suspected in j.prediction.signals for j in automated])),
-        ("people's replies falsely suspected", interval([suspected in j.prediction.signals for j in judged])),
+        ("automated replies suspected", interval([j.suspected for j in automated])),
+        ("people's replies falsely suspected", interval([j.suspected for j in judged])),
         ("automated replies not taken for a refusal", interval([j.prediction.label == "accept" for j in automated])),
         (f"answers a second, texts up to {SHORT_TEXT_CHARS_MAX} characters, one core", f"{_speed(classifier)}"),
         ("seconds from a cold start, the encoder loaded too", f"{cold_start_seconds():.1f}"),
@@ -322,12 +330,10 @@ def _by_author(everything: Sequence[Judged]) -> Iterable[tuple[str, int, float, 
             [j for j in everything if j.example.author == author and (j.example.label == "auto_reply") is automated]
             for automated in (False, True)
         )
-        sure = [j for j in people if not j.prediction.needs_confirmation]
         yield (
             *(author, len(people), share(j.right for j in people)),
-            *(len(sure) / max(len(people), 1), share(j.right for j in sure)),
-            *(len(machine), share(AUTO_REPLY_SUSPECTED in j.prediction.signals for j in machine)),
-            share(AUTO_REPLY_SUSPECTED in j.prediction.signals for j in people),
+            *(share(j.sure for j in people), share(j.right for j in people if j.sure)),
+            *(len(machine), share(j.suspected for j in machine), share(j.suspected for j in people)),
         )
 
 

@@ -45,7 +45,8 @@ def notices() -> re.Pattern[str]:
 
 def hold_a_notice(cleaned: Sequence[str]) -> Bools:
     """Tell which texts hold the words of a notice: somebody left, nobody reads this, a ticket was opened."""
-    return np.array([notices().search(text) is not None for text in cleaned], dtype=bool)
+    search = notices().search
+    return np.array([search(text) is not None for text in cleaned], dtype=bool)
 
 
 def calls_itself_automatic(cleaned: Sequence[str]) -> Bools:
