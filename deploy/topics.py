@@ -32,6 +32,7 @@ async def create_topics(bootstrap: str, *, replication: int = 1, topics: Iterabl
 
     Raises:
         TopicMismatchError: a topic exists with another number of partitions.
+        StackError: the broker does not show what it has.
         KafkaError: the broker is away or refuses.
     """
     wanted = list(TOPICS.values() if topics is None else topics)
@@ -53,14 +54,17 @@ async def create_topics(bootstrap: str, *, replication: int = 1, topics: Iterabl
 
 async def _check_partitions(admin: AIOKafkaAdminClient, topics: list[Topic]) -> None:
     """Wait until every topic is to be seen (the controller answers before the broker knows), and compare."""
-    async with asyncio.timeout(_VISIBLE_SECONDS_MAX):
-        while True:
-            described = {
-                d["topic"]: len(d["partitions"]) for d in await admin.describe_topics([t.name for t in topics])
-            }
-            if all(described.get(topic.name) for topic in topics):
-                break
-            await asyncio.sleep(_POLL_SECONDS)
+    described: dict[str, int] = {}
+    try:
+        async with asyncio.timeout(_VISIBLE_SECONDS_MAX):
+            while not all(described.get(topic.name) for topic in topics):
+                await asyncio.sleep(_POLL_SECONDS if described else 0)
+                found = await admin.describe_topics([t.name for t in topics])
+                described = {d["topic"]: len(d["partitions"]) for d in found}
+    except TimeoutError as error:
+        unseen = ", ".join(topic.name for topic in topics if not described.get(topic.name))
+        cause = f"Kafka does not show {unseen} after {_VISIBLE_SECONDS_MAX:.0f} s, though they are said to be there."
+        raise StackError(cause, "give this user the right to describe topics, or look at the broker's log.") from error
     for topic in topics:
         if described[topic.name] != topic.partitions:
             cause = (

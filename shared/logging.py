@@ -40,6 +40,6 @@ def setup_logging(service: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)s {service} %(name)s: %(message)s"))
     handler.addFilter(_Seldom())
-    logging.basicConfig(level=os.environ.get("INMAIL_LOG_LEVEL", "INFO"), handlers=[handler], force=True)
+    logging.basicConfig(level=os.environ.get("INMAIL_LOG_LEVEL", "INFO").upper(), handlers=[handler], force=True)
     for chatty in ("aiokafka", "uvicorn", "kafka"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -15,7 +15,7 @@ from deploy.commands.records import reader, records_between
 from deploy.commands.stack import kafka_address, kafka_option
 from deploy.commands.terminal import json_option, output
 from deploy.local.servers import reaching
-from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER
+from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, Header
 from shared.topics import DEAD_LETTER_BYTES_MAX, SERVICES, dead_letters
 
 _SHOWN_BYTES_MAX = 2_000
@@ -36,7 +36,7 @@ class Letter:
     first_seen: str
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[Header, ...]
 
     @property
     def complete(self) -> bool:
@@ -44,7 +44,7 @@ class Letter:
         return LEFT_OUT_HEADER not in dict(self.headers)
 
     @property
-    def own_headers(self) -> tuple[tuple[str, bytes], ...]:
+    def own_headers(self) -> tuple[Header, ...]:
         """The record's, without those of the letter: in binary mode an event's attributes."""
         return tuple(header for header in self.headers if not header[0].startswith(_DLQ_PREFIX))
 
@@ -167,8 +167,9 @@ async def _redrive(
     try:
         await producer.start()
         for x in letters:
-            headers = [*x.own_headers, (REDRIVE_HEADER, b"1")]
-            await producer.send_and_wait(x.topic, value=x.value, key=x.key, headers=headers)
+            batch = producer.create_batch()  # `send` takes no record that has neither key nor value
+            batch.append(timestamp=None, key=x.key, value=x.value, headers=[*x.own_headers, (REDRIVE_HEADER, b"1")])
+            await (await producer.send_batch(batch, x.topic, partition=x.partition))
     finally:
         await producer.stop()
     return letters
@@ -186,10 +187,10 @@ async def _read(bootstrap: str, service: str | None, reason: str | None) -> list
     return [x for letters in found.values() for x in letters if reason in (None, x.reason)]
 
 
-def _letter(
-    service: str, number: int, key: bytes | None, value: bytes | None, headers: tuple[tuple[str, bytes], ...]
-) -> Letter:
-    said = {name.removeprefix(_DLQ_PREFIX): text.decode() for name, text in headers if name.startswith(_DLQ_PREFIX)}
+def _letter(service: str, number: int, key: bytes | None, value: bytes | None, headers: tuple[Header, ...]) -> Letter:
+    said = {
+        name.removeprefix(_DLQ_PREFIX): (text or b"").decode() for name, text in headers if name.startswith(_DLQ_PREFIX)
+    }
     return Letter(
         service=service,
         number=number,

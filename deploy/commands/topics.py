@@ -15,15 +15,16 @@ from shared.topics import DAY_MS, TOPICS
 
 @click.command()
 @click.option("--create", is_flag=True, help="Create the topics that are missing on the broker.")
+@click.option("--replication", type=click.IntRange(1), default=1, show_default=True, help="Copies of what is created.")
 @click.option("--json", "as_json", is_flag=True, help="Print the registry as JSON.")
 @kafka_option
-def command(*, create: bool, as_json: bool, kafka: str | None) -> None:
+def command(*, create: bool, replication: int, as_json: bool, kafka: str | None) -> None:
     """Show every topic with its key, writer and readers."""
     created: list[str] = []
     if create:
         bootstrap = kafka_address(kafka)
         with reaching(kafka=bootstrap):
-            created = asyncio.run(create_topics(bootstrap))
+            created = asyncio.run(create_topics(bootstrap, replication=replication))
     if as_json:
         rows = [
             {

@@ -4,7 +4,20 @@ from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard
 
-from deploy.grafana.panels import BAD, GOOD, LATENCY_COLOURS, WARN, Level, Panel, Query, board, latency, lines, number
+from deploy.grafana.panels import (
+    BAD,
+    GOOD,
+    LATENCY_COLOURS,
+    WARN,
+    Level,
+    Panel,
+    Query,
+    board,
+    latency,
+    letters,
+    lines,
+    number,
+)
 from shared.topics import (
     CLASSIFICATION_REQUESTS,
     CONVERSATION_EVENTS,
@@ -151,7 +164,7 @@ def _delays() -> list[Panel]:
         number(
             "Given up",
             "How many events could not be processed in the time shown? Each is something that a person did.",
-            "sum(increase(inmail_dead_letters_total[$__range])) or vector(0)",
+            f"sum{letters('', '$__range')} or vector(0)",
             levels=(Level(None, GOOD), Level(1, BAD)),
         ),
         number(

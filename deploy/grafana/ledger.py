@@ -15,6 +15,7 @@ from deploy.grafana.panels import (
     Query,
     board,
     latency,
+    letters,
     lines,
     number,
 )
@@ -139,7 +140,7 @@ def _keeping_up() -> list[Panel]:
         lines(
             "Dead letters in 15 minutes",
             "What could not be booked, and why?",
-            [Query(f"sum by (reason) (increase(inmail_dead_letters_total{{{_CREDITS}}}[15m]))", "{{reason}}")],
+            [Query(f"sum by (reason) {letters(_CREDITS, '15m')}", "{{reason}}")],
             unit="short",
             colours={},
         ),

@@ -46,6 +46,12 @@ class Level(NamedTuple):
 Panel = stat.Panel | timeseries.Panel
 
 
+def letters(labels: str, window: str) -> str:
+    """Ask how many dead letters a window holds, by series; `increase` alone does not see the first one of a series."""
+    counter = f"inmail_dead_letters_total{{{labels}}}"
+    return f"({counter} unless {counter} offset {window} or increase({counter}[{window}]))"
+
+
 def board(
     uid: str, title: str, purpose: str, rows: Mapping[str, Sequence[Panel]], *, since: str = "now-6h"
 ) -> dashboard.Dashboard:

@@ -4,7 +4,7 @@ from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard
 
-from deploy.grafana.panels import BAD, GOOD, WARN, Level, Panel, Query, board, lines, number, service_variable
+from deploy.grafana.panels import BAD, GOOD, WARN, Level, Panel, Query, board, letters, lines, number, service_variable
 
 _OF: Final = 'service=~"$service"'
 _LABEL: Final = "{{service}}"
@@ -67,7 +67,7 @@ def _now() -> list[Panel]:
         number(
             "Dead letters",
             "How many records were given up in the time shown? `inmail dlq list` shows them.",
-            f"sum(increase(inmail_dead_letters_total{{{_OF}}}[$__range])) or vector(0)",
+            f"sum{letters(_OF, '$__range')} or vector(0)",
             levels=(Level(None, GOOD), Level(1, BAD)),
         ),
         number(
@@ -179,7 +179,7 @@ def _delivery() -> list[Panel]:
             "What is given up, where and why?",
             [
                 Query(
-                    f"sum by (service, reason) (increase(inmail_dead_letters_total{{{_OF}}}[15m]))",
+                    f"sum by (service, reason) {letters(_OF, '15m')}",
                     "{{service}} {{reason}}",
                 )
             ],

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
+from deploy.local.errors import StackError
 from deploy.local.ports import HOST, free_port
 from deploy.local.progress import ProgressCallback, ProgressEvent, silent
 from deploy.local.servers import reaching
@@ -18,7 +19,7 @@ from deploy.local.stack import LocalStack
 from deploy.local.supervisor import ChildSpec, RestartPolicy
 from deploy.topics import create_topics
 from shared.migrate import SERVICES as SCHEMA_OWNERS
-from shared.migrate import migrate, role_of
+from shared.migrate import MigrationError, migrate, role_of
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS_MAX = 60.0
@@ -132,7 +133,10 @@ class LocalSystem:
         """Bring topics and schemas up to date; where the broker is away, the database and its passwords stay."""
         with reaching(kafka=kafka, postgres=postgres):
             await create_topics(kafka)
-            await migrate(postgres, passwords=self._passwords)
+            try:
+                await migrate(postgres, passwords=self._passwords)
+            except MigrationError as error:
+                raise StackError(f"{error}.", "start the version that made this data, or with other data.") from error
 
     async def _start_services(self) -> None:
         what, total, done = "Starting services", len(self.services), 0

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import islice
-from typing import Final, TextIO
+from typing import Annotated, Final, TextIO
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.classification.model.classifier import Classifier
 
@@ -21,7 +21,8 @@ class BadLineError(ValueError):
 class _Line(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
-    id: str | int
+    id: str | Annotated[int, Field(ge=-(2**63), lt=2**64)]
+    """A number has 64 bits at most, as JSON is written here."""
     text: str
 
 

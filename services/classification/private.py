@@ -68,9 +68,10 @@ async def save_texts(tx: asyncpg.Connection, texts: Mapping[str, tuple[str, str 
         await tx.execute(_SAVE_TEXTS, ids, [texts[i][0] for i in ids], [texts[i][1] for i in ids], kept_until)
 
 
-async def forget_texts(connection: asyncpg.Connection) -> None:
-    """Delete texts whose time is over; bounded, so that it never holds others up."""
-    await connection.execute(_FORGET_TEXTS, datetime.now(UTC).date(), _FORGOTTEN_AT_ONCE_MAX)
+async def forget_texts(connection: asyncpg.Connection) -> bool:
+    """Delete texts whose time is over, so many that it holds nobody up; tell whether there may be more."""
+    done = await connection.execute(_FORGET_TEXTS, datetime.now(UTC).date(), _FORGOTTEN_AT_ONCE_MAX)
+    return bool(done == f"DELETE {_FORGOTTEN_AT_ONCE_MAX}")
 
 
 async def load_corrected(connection: asyncpg.Connection, since: datetime) -> list[Corrected]:

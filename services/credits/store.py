@@ -92,6 +92,7 @@ WITH fresh AS (
                sum(p.amount) FILTER (WHERE p.account = 'expired') AS expired
         FROM posting p WHERE p.contract_id = c.contract_id AND p.entry_number > coalesce(a.entry_number, 0)
     ) AS sums
+    WHERE a.entry_number IS DISTINCT FROM c.entry_number
 ), summed AS (
     SELECT c.*, coalesce(a.entry_number, 0) + coalesce(f.lines, 0) AS lines,
            coalesce(a.granted, 0) + coalesce(f.granted, 0) AS granted_sum,

@@ -18,7 +18,6 @@ from shared.events import (
     NotificationRequestedV1,
     OutcomeCorrectionRejectedV1,
     ReplyDraftChangedV1,
-    ReplyRecordedV1,
 )
 from shared.metrics import Metrics
 from shared.stream.effects import Effects
@@ -72,8 +71,8 @@ class Projection:
         conversation, outcomes = topics.get(CONVERSATION_EVENTS, []), topics.get(OUTCOME_EVENTS, [])
         turn = _Turn(tx, effects)
         await self._load(turn, conversation, outcomes)
-        replies = self._learn_facts(turn, conversation)
-        await self._learn_outcomes(turn, await self._released(turn, replies), outcomes)
+        advanced = self._learn_facts(turn, conversation)
+        await self._learn_outcomes(turn, await self._released(turn, advanced), outcomes)
         turn.facts += [_notification_row(incoming.event) for incoming in topics.get(NOTIFICATION_REQUESTS, [])]
         await self._save(turn)
         await _save_ledger(tx, topics.get(CREDIT_EVENTS, []))
@@ -90,8 +89,8 @@ class Projection:
         await store.load_inmails(turn.tx, [turn.threads[known] for known in sent_again & turn.threads.keys()])
 
     def _learn_facts(self, turn: _Turn, conversation: Iterable[AnyIncoming]) -> list[str]:
-        """Add conversation events to their threads; returns what outcomes of their replies would wait for."""
-        replies = []
+        """Add conversation events to their threads; returns the threads, for whose outcomes may have waited."""
+        advanced = dict[str, None]()
         for incoming in conversation:
             event = incoming.event
             data = event.data
@@ -103,23 +102,27 @@ class Projection:
             if data.thread_version > version + 1:
                 turn.effects.tally(self._metrics.gaps)
             turn.changed[data.thread_id] = incoming
+            advanced[data.thread_id] = None
             kind = type(data)
             if kind is InmailStatusChangedV1:
                 turn.inmails[data.inmail_id] = thread.inmails[data.inmail_id]
                 if thread.candidate_name is not None and thread.candidate_name != name:
                     turn.names[data.thread_id] = thread.candidate_name
-            elif kind is ReplyRecordedV1:
-                replies.append(_wait_key(data.thread_id, data.thread_version))
             if kind is not ReplyDraftChangedV1:  # drafts show in the compose view and nowhere else (R2)
                 turn.facts.append(_fact_row(event, data.thread_version))
-        return replies
+        return list(advanced)
 
-    async def _released(self, turn: _Turn, replies: Sequence[str]) -> list[AnyIncoming]:
-        """The outcomes that have waited for these replies, in order of arrival."""
-        if not replies:
+    async def _released(self, turn: _Turn, advanced: Sequence[str]) -> list[AnyIncoming]:
+        """The outcomes that have waited for what these threads have reached now, in order of arrival."""
+        if not advanced:
             return []
-        waiting = await load_parked(turn.tx, replies)
-        released = [incoming for wait_key in replies for incoming in waiting.get(wait_key, ())]
+        waiting = await load_parked(turn.tx, advanced)
+        released = [
+            incoming
+            for thread_id in advanced
+            for incoming in waiting.get(thread_id, ())
+            if is_reached(turn.thread(thread_id), incoming.event.data)
+        ]
         for incoming in released:
             turn.effects.release(incoming)
         return released
@@ -135,7 +138,7 @@ class Projection:
                 continue
             thread = turn.thread(data.thread_id)
             if not is_reached(thread, data):
-                turn.effects.park(incoming, _wait_key(data.thread_id, data.thread_version))
+                turn.effects.park(incoming, data.thread_id)
                 continue
             if learn_outcome(thread, data):
                 turn.changed[data.thread_id] = incoming
@@ -223,8 +226,3 @@ def _fact_row(event: Event[Any], number: int, *, thread_id: str | None = None) -
         event.rootid,
         event.data.model_dump_json(exclude=_PRIVATE, exclude_none=True),
     )
-
-
-def _wait_key(thread_id: str, thread_version: int) -> str:
-    """What an outcome waits for: its reply's conversation event."""
-    return f"{thread_version}:{thread_id}"

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import httpx
 import orjson
+from pydantic_core import from_json
 
 from shared.events import InvalidRecordError, decode
 from shared.settings import Settings
@@ -78,13 +79,13 @@ class Validator:
 
     async def validate(self, value: bytes | None) -> Json:
         """Say what an event would do; None is one that is too large to be read."""
-        topic = _topic_of(value)
-        if not isinstance(topic, str):
-            return _dead(topic)
-        subject = orjson.loads(value or b"")["subject"]
+        addressed = _addressed(value)
+        if isinstance(addressed, InvalidRecordError):
+            return _dead(addressed)
+        topic, key = addressed
         if topic == PRIVACY_EVENTS:
             return _accepted([{"kind": "unknown", "part": "erasure", "detail": "every service erases for itself"}])
-        tried = await self._try(topic, [(subject, (value or b"").decode())])
+        tried = await self._try(topic, [(key, (value or b"").decode())])
         if tried is None:
             return _accepted([_unknown("verdict")])
         first = tried[0]
@@ -134,26 +135,23 @@ class Validator:
             return None
 
 
-def _topic_of(value: bytes | None) -> str | InvalidRecordError:
-    """The topic that an event belongs on, or what makes it a dead letter on any."""
+def _addressed(value: bytes | None) -> tuple[str, str] | InvalidRecordError:
+    """Topic and key that an event belongs under, or what makes it a dead letter on any topic."""
     if value is None:
         return InvalidRecordError("TOO_LARGE", f"more than {EVENT_BYTES_MAX} bytes")
     try:
-        envelope = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        # Either it is no JSON, or it holds what no event may; any topic's reader tells which.
-        return _refused(value, None, MESSAGING_EVENTS) or InvalidRecordError("INVALID_JSON", "does not parse")
-    event_type = envelope.get("type") if isinstance(envelope, dict) else None
-    if not isinstance(event_type, str):
-        return InvalidRecordError("INVALID_EVENT", "type: missing or no text")
-    topic = _TOPIC_BY_TYPE.get(event_type)
-    if topic is None:
-        return InvalidRecordError("UNKNOWN_TYPE", "type: no upstream topic carries it")
-    subject = envelope.get("subject")
-    return _refused(value, subject.encode() if isinstance(subject, str) else None, topic) or topic
+        envelope = from_json(value, allow_inf_nan=False)  # as a topic's reader does
+    except ValueError:
+        envelope = None
+    event_type, subject = (envelope.get(name) if isinstance(envelope, dict) else None for name in ("type", "subject"))
+    topic = _TOPIC_BY_TYPE.get(event_type) if isinstance(event_type, str) else None
+    key = subject if isinstance(subject, str) else ""
+    # What belongs on no topic would be refused on each in the same words.
+    refused = _refused(value, key.encode(errors="surrogatepass"), topic or MESSAGING_EVENTS)
+    return refused or (topic or MESSAGING_EVENTS, key)
 
 
-def _refused(value: bytes, key: bytes | None, topic: str) -> InvalidRecordError | None:
+def _refused(value: bytes, key: bytes, topic: str) -> InvalidRecordError | None:
     try:
         decode(value, key=key, headers=(), topic=topic)
     except InvalidRecordError as error:

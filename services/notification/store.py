@@ -62,6 +62,7 @@ SELECT n.thread_id, n.thread_version, n.owner_seat_id, ARRAY(SELECT jsonb_array_
        n.changed_at
 FROM unnest($1::text[], $2::bigint[], $3::text[], $4::jsonb[], $5::timestamptz[])
     AS n (thread_id, thread_version, owner_seat_id, followers, changed_at)
+ON CONFLICT (thread_id, thread_version) DO NOTHING  -- a redriven one that was known
 """
 
 _SAVE_REQUESTS = """

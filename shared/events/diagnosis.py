@@ -6,9 +6,9 @@ type, and last whatever the attributes, the data, the key and the times get wron
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, NoReturn, NotRequired, cast
+from typing import Annotated, Final, Literal, NoReturn, NotRequired
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -135,7 +135,7 @@ def _read_headers(headers: Headers) -> tuple[dict[str, object], Literal["structu
     attributes: dict[str, object] = {}
     flaw = None
     content_type = None
-    for name, content in cast("Sequence[tuple[str, bytes | None]]", headers):
+    for name, content in headers:
         lowered = name.lower()
         if content is None or not (lowered == "content-type" or lowered.startswith(_HEADER_PREFIX)):
             continue

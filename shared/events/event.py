@@ -9,7 +9,7 @@ from shared.events.base import EventData
 
 D_co = TypeVar("D_co", bound=EventData, covariant=True)
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 Reason = Literal[
     "INVALID_JSON",
     "INVALID_EVENT",

@@ -16,7 +16,7 @@ from zlib import crc32
 import asyncpg
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from shared.health import Health
@@ -24,7 +24,7 @@ from shared.metrics import Metrics
 from shared.postgres import acquire, is_fault, retry_until, transaction
 from shared.settings import Settings
 from shared.stream import outbox
-from shared.stream.offsets import LONG_AGO, Claim, claim
+from shared.stream.offsets import LONG_AGO, Claim, check_ends, claim
 from shared.stream.offsets import TopicPartition as Slot
 from shared.stream.outbox import Publication
 from shared.stream.processor import Processor, Read
@@ -63,7 +63,9 @@ def consumer_options(
         "heartbeat_interval_ms": settings.heartbeat_interval_ms,
         "rebalance_timeout_ms": settings.rebalance_timeout_ms,
         "request_timeout_ms": settings.request_timeout_ms,
-        "max_poll_interval_ms": 10 * settings.rebalance_timeout_ms,
+        # A spare member polls nothing, and aiokafka would let it join no more; the watchdog sees to loops that stand.
+        "max_poll_interval_ms": 2**31 - 1,
+        "isolation_level": "read_committed",
         "max_partition_fetch_bytes": _FETCH_BYTES_MAX,
         "fetch_max_wait_ms": gather_ms or settings.batch_wait_ms,
         "fetch_min_bytes": _GATHERED_BYTES if gather_ms else 1,
@@ -121,6 +123,7 @@ class StreamConsumer:
         self._level_at: dict[Slot, datetime] = {}
         self._swept_at = 0.0
         self._sweeps = 0
+        self._forgetting = False
 
     @property
     def claims(self) -> Mapping[Slot, Claim]:
@@ -140,6 +143,7 @@ class StreamConsumer:
             async with asyncio.timeout(self._settings.drain_seconds_max), self._working:
                 await self._publisher.drain()
         self._claims, self._waiting = {}, []
+        self._heard_at = time.monotonic()
         self._health.waiting_for, self._health.partitions = "Kafka", 0  # for the group's next word
 
     # The loop
@@ -160,8 +164,10 @@ class StreamConsumer:
             await self._consumer.start()
             while not self._stopping.is_set():
                 self._publisher.check()
-                self._progress()
+                self._health.turned()
                 await self._turn()
+                if self._health.waiting_for is None:
+                    self._metrics.progress_timestamp_seconds.set_to_current_time()
             await self._finish()
         finally:
             await self._close()
@@ -193,15 +199,25 @@ class StreamConsumer:
             wanted, self._wanted = self._wanted, None
             await self._with_patience(lambda: self._claim(wanted))
         if not self._claims:
-            await asyncio.sleep(self._settings.batch_wait_ms / 1000)
+            await self._stand_by()
             return
         records = await self._fetch()
         async with self._working:
             if records:
                 await self._with_patience(lambda: self._process(records))
+                self._heard_at = time.monotonic()  # what took long is no silence
             if time.monotonic() - self._swept_at >= self._settings.sweep_seconds:
                 await self._with_patience(self._sweep)
                 self._swept_at = time.monotonic()
+
+    async def _stand_by(self) -> None:
+        """Hold nothing, as a spare member or between two words of the group; only a fetch would show its errors."""
+        self._consumer._coordinator.check_errors()  # noqa: SLF001
+        silent_seconds_max = 2 * self._settings.rebalance_timeout_ms / 1000
+        if self._health.waiting_for == "Kafka" and time.monotonic() - self._heard_at > silent_seconds_max:
+            message = f"the group has assigned nothing for {silent_seconds_max:.0f} s"
+            raise DeafConsumerError(message)
+        await asyncio.sleep(self._settings.batch_wait_ms / 1000)
 
     async def _fetch(self) -> list[RawRecord]:
         """Give what is to be worked now: what waits for company comes with the first record that does not, or late.
@@ -255,6 +271,8 @@ class StreamConsumer:
             claims = await claim(
                 connection, self._service, {(tp.topic, tp.partition): o for tp, o in beginnings.items()}
             )
+        ends = await self._consumer.end_offsets(partitions)
+        check_ends(self._service, claims, {(tp.topic, tp.partition): offset for tp, offset in ends.items()})
         async with acquire(self._pool) as connection:
             left = await outbox.left_behind(connection, slots, unsourced=(self._topics[0], 0) in slots)
         await self._publisher.put(Publication(left, claims))
@@ -274,7 +292,7 @@ class StreamConsumer:
         partitions = [TopicPartition(*slot) for slot in self._claims]
         now = datetime.now(UTC)
         ends = await self._consumer.end_offsets(partitions)
-        lags = {slot: max(0, ends[TopicPartition(*slot)] - c.next_offset) for slot, c in self._claims.items()}
+        lags = {slot: ends[TopicPartition(*slot)] - await self._reached(slot, c) for slot, c in self._claims.items()}
         self._level_at |= {slot: now for slot, lag in lags.items() if not lag}
         for (topic, partition), lag in lags.items():
             self._metrics.lag_records.labels(topic, str(partition)).set(lag)
@@ -294,8 +312,17 @@ class StreamConsumer:
         await self._send_unsourced()
         await self._observe_tables()
         await self._commit_courtesy()
-        if self._sweeps % _PURGE_EVERY_SWEEPS == 0:
-            await self._processor.forget_expired()
+        if self._forgetting or self._sweeps % _PURGE_EVERY_SWEEPS == 0:
+            self._forgetting = await self._processor.forget_expired()
+
+    async def _reached(self, slot: Slot, held: Claim) -> int:
+        """Up to where a partition is worked: behind a transaction's marker, which is no record, where none waits."""
+        if any((r.position.topic, r.position.partition) == slot for r in self._waiting):
+            return held.next_offset
+        with contextlib.suppress(IllegalStateError):  # a rebalance has taken it meanwhile
+            position: int = await self._consumer.position(TopicPartition(*slot))
+            return max(held.next_offset, position)
+        return held.next_offset
 
     async def _send_unsourced(self) -> None:
         """Send what another process committed for an HTTP request and did not live to send."""
@@ -320,15 +347,17 @@ class StreamConsumer:
 
         With a limit, for aiokafka looks for a coordinator as long as there is none: with the broker away, for ever.
         """
+        offsets = {TopicPartition(*slot): held.next_offset for slot, held in self._claims.items()}
         with contextlib.suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-                await self._consumer.commit({TopicPartition(*s): c.next_offset for s, c in self._claims.items()})
+                if offsets:  # a rebalance may have taken all meanwhile
+                    await self._consumer.commit(offsets)
 
     async def _with_patience(self, step: Callable[[], Awaitable[None]]) -> None:
         """Try again while the database is away: the records stay in hand and the group keeps its member."""
 
         async def attempt() -> None:
-            self._health.turned()  # alive, and a restart would not help; but it is not getting on: no `_progress`
+            self._health.turned()  # alive, and a restart would not help; but it is not getting on
             try:
                 await step()
             except Exception as error:
@@ -346,12 +375,10 @@ class StreamConsumer:
         if self._health.waiting_for == "Postgres":
             self._health.waiting_for = None
 
-    def _progress(self) -> None:
-        self._health.turned()
-        self._metrics.progress_timestamp_seconds.set_to_current_time()
-
     async def _finish(self) -> None:
-        await self._publisher.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds_max):
+                await self._publisher.drain()
         self._processor.sent(self._publisher.take_sent())
         with contextlib.suppress(Exception):
             await self._processor.sweep(self._claims, {})

@@ -6,7 +6,7 @@ import asyncpg
 
 from shared.events.times import format_instant
 from shared.stream.effects import DeadLetter
-from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, Position
+from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, Header, Position
 from shared.topics import DEAD_LETTER_BYTES_MAX
 
 _INSERT = """
@@ -21,12 +21,14 @@ SET reason = excluded.reason, topic = excluded.topic, partition = excluded.parti
 WHERE excluded.reason = 'ORPHANED' AND known.reason <> 'ORPHANED'
 RETURNING topic, partition, "offset"
 """
+_KNOWN = """
+SELECT identity, content_hash FROM dead_letter
+WHERE (identity, content_hash) IN (SELECT * FROM unnest($1::bytea[], $2::bytea[]))
+"""
 _REVIVE = """
 DELETE FROM dead_letter d USING unnest($1::bytea[], $2::bytea[]) AS n (identity, content_hash)
 WHERE d.identity = n.identity AND d.content_hash = n.content_hash
 """
-
-Header = tuple[str, bytes]
 
 
 async def store_dead_letters(tx: asyncpg.Connection, dead: Sequence[DeadLetter]) -> list[DeadLetter]:
@@ -53,6 +55,17 @@ async def store_dead_letters(tx: asyncpg.Connection, dead: Sequence[DeadLetter])
     return [d for d in dead if d.record.position in kept]
 
 
+async def any_known(tx: asyncpg.Connection) -> bool:
+    """Whether this service has ever given a record up."""
+    return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM dead_letter)"))
+
+
+async def known_of(tx: asyncpg.Connection, identities: Sequence[tuple[bytes, bytes]]) -> set[tuple[bytes, bytes]]:
+    """Tell which of these (identity, content hash) are dead letters."""
+    rows = await tx.fetch(_KNOWN, [i for i, _ in identities], [h for _, h in identities])
+    return {(row["identity"], row["content_hash"]) for row in rows}
+
+
 async def revive(tx: asyncpg.Connection, identities: Sequence[tuple[bytes, bytes]]) -> None:
     """Forget dead letters (identity, content hash) that an operator sent back, so that a new failure is seen again."""
     if identities:
@@ -66,7 +79,7 @@ def dead_letter_record(dead: DeadLetter) -> tuple[bytes | None, bytes | None, li
     """
     record = dead.record
     headers = [h for h in record.headers if h[0] != REDRIVE_HEADER and not h[0].startswith("dlq-")]
-    said = [
+    said: list[Header] = [
         ("dlq-reason", dead.reason.encode()),
         ("dlq-detail", dead.detail.encode()),
         ("dlq-topic", record.position.topic.encode()),
@@ -74,7 +87,8 @@ def dead_letter_record(dead: DeadLetter) -> tuple[bytes | None, bytes | None, li
         ("dlq-offset", str(record.position.offset).encode()),
         ("dlq-first-seen", format_instant(record.timestamp).encode()),
     ]
-    sizes = [len(record.key or b""), len(record.value or b""), *(len(name) + len(text) for name, text in headers)]
-    if sum(sizes) > DEAD_LETTER_BYTES_MAX:
-        return None, None, [*said, (LEFT_OUT_HEADER, str(sum(sizes)).encode())]
+    size = sum(map(len, (record.key or b"", record.value or b"")))
+    size += sum(len(name) + len(text or b"") for name, text in headers)
+    if size > DEAD_LETTER_BYTES_MAX:
+        return None, None, [*said, (LEFT_OUT_HEADER, str(size).encode())]
     return record.key, record.value, [*headers, *said]

@@ -108,9 +108,12 @@ async def forget_identities(tx: asyncpg.Connection, identities: Sequence[bytes])
         await tx.execute(_DELETE, identities)
 
 
-async def purge(connection: asyncpg.Connection, before: date) -> None:
-    """Forget some of the event identities that expired before `before`; bounded, so that it never holds others up."""
-    await connection.execute(_PURGE, before, _PURGE_ROWS_MAX)
+async def purge(connection: asyncpg.Connection, before: date) -> bool:
+    """Forget some of the event identities that expired before `before`; tell whether there may be more.
+
+    Bounded, so that it never holds others up.
+    """
+    return bool(await connection.execute(_PURGE, before, _PURGE_ROWS_MAX) == f"DELETE {_PURGE_ROWS_MAX}")
 
 
 def _first_of_each(candidates: Sequence[Candidate]) -> tuple[list[Candidate], Screened]:

@@ -1,6 +1,6 @@
 """The fence: a partition's position moves only for the owner that holds it, from where that owner left it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ class FenceRejectedError(Exception):
 
 
 class RetentionPassedError(Exception):
-    """The topic no longer holds the records after the stored position: they are lost to this service."""
+    """The topic does not hold the record at the stored position: some are lost, or it is another topic."""
 
 
 @dataclass(slots=True)
@@ -110,6 +110,25 @@ async def claim(tx: asyncpg.Connection, consumer: str, beginnings: dict[TopicPar
             raise RetentionPassedError(message)
         claims.append(held)
     return claims
+
+
+def check_ends(consumer: str, claims: Iterable[Claim], ends: Mapping[TopicPartition, int]) -> None:
+    """See that no position lies beyond its partition's end: a topic made anew begins at 0 again.
+
+    Asked after the claims, since until then the last owner may still move its positions.
+
+    Raises:
+        RetentionPassedError: one does; what the new topic holds would be passed over.
+
+    """
+    for held in claims:
+        if held.next_offset > ends[held.slot]:
+            message = (
+                f"{held.topic}[{held.partition}]: stored position {held.next_offset} lies beyond the last record "
+                f"({ends[held.slot]} is the next), so it is not the topic that was read before. Restore that one, or "
+                f"read this one with `inmail replay --consumer {consumer} --from-oldest`"
+            )
+            raise RetentionPassedError(message)
 
 
 async def fence(tx: asyncpg.Connection, consumer: str, moves: Sequence[Move]) -> None:

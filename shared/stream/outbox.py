@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-import orjson
 
+from shared.events import Headers
 from shared.stream.effects import OutboxRows
 from shared.stream.offsets import Claim, TopicPartition
+from shared.stream.records import packed, unpacked
 
 _INSERT = """
 INSERT INTO outbox (source_topic, source_partition, topic, keys, payloads, headers)
@@ -28,8 +29,6 @@ SELECT coalesce(sum(cardinality(keys)), 0)::bigint AS records,
        coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS age_seconds
 FROM outbox
 """
-
-Headers = list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +78,8 @@ async def store_raw(
 ) -> OutboxRow:
     """Write records that keep bytes and headers of their own: dead letters."""
     keys, payloads = [key for key, _, _ in records], [value for _, value, _ in records]
-    packed = [orjson.dumps([[name, value.hex()] for name, value in headers]) for _, _, headers in records]
-    outbox_id = await tx.fetchval(_INSERT, *source, topic, keys, payloads, packed)
+    stored = [packed(headers) for _, _, headers in records]
+    outbox_id = await tx.fetchval(_INSERT, *source, topic, keys, payloads, stored)
     return OutboxRow(outbox_id, topic, keys, payloads, [headers for _, _, headers in records])
 
 
@@ -106,10 +105,6 @@ async def backlog(connection: asyncpg.Connection) -> tuple[int, float]:
 
 
 def _row(row: Any) -> OutboxRow:
-    packed = row["headers"]
-    headers = None if packed is None else [_unpack(item) for item in packed]
+    stored = row["headers"]
+    headers = None if stored is None else [unpacked(item) for item in stored]
     return OutboxRow(row["outbox_id"], row["topic"], row["keys"], row["payloads"], headers)
-
-
-def _unpack(packed: bytes) -> Headers:
-    return [(name, bytes.fromhex(value)) for name, value in orjson.loads(packed)]

@@ -5,10 +5,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
-import orjson
 
 from shared.events import decode
-from shared.stream.records import AnyIncoming, Incoming, Position
+from shared.stream.records import AnyIncoming, Incoming, Position, packed, unpacked
 
 _INSERT = """
 INSERT INTO parked (topic, partition, "offset", wait_key, record_timestamp, expires_at, redriven, key, value, headers)
@@ -30,9 +29,18 @@ DELETE FROM parked p USING unnest($1::text[], $2::int[], $3::bigint[]) AS n (top
 WHERE p.topic = n.topic AND p.partition = n.partition AND p."offset" = n."offset"
 """
 
+_EXPIRED_AT_ONCE_MAX = 500
+"""Of one partition: after a long absence all that waited may be due. The rest comes with the next batch or sweep."""
 _EXPIRED = f"""
-DELETE FROM parked p USING unnest($1::text[], $2::int[], $3::timestamptz[]) AS n (topic, partition, clock)
-WHERE p.topic = n.topic AND p.partition = n.partition AND p.expires_at <= n.clock
+DELETE FROM parked p USING (
+    SELECT d.topic, d.partition, d."offset"
+    FROM unnest($1::text[], $2::int[], $3::timestamptz[]) AS n (topic, partition, clock), LATERAL (
+        SELECT * FROM parked
+        WHERE topic = n.topic AND partition = n.partition AND expires_at <= n.clock
+        ORDER BY expires_at LIMIT {_EXPIRED_AT_ONCE_MAX}
+    ) AS d
+) AS due
+WHERE (p.topic, p.partition, p."offset") = (due.topic, due.partition, due."offset")
 RETURNING {", ".join("p." + column for column in _COLUMNS.split(", "))}
 """  # noqa: S608  only constants are put in
 
@@ -66,7 +74,7 @@ async def store_parked(
             incoming.redriven,
             incoming.key,
             incoming.value,
-            orjson.dumps([[name, value.hex()] for name, value in incoming.headers]),
+            packed(incoming.headers),
         )
         for incoming, wait_key in parked
     ]
@@ -95,7 +103,7 @@ async def next_expiries(tx: asyncpg.Connection) -> dict[tuple[str, int], datetim
 
 
 def _incoming(row: Any) -> AnyIncoming:
-    headers = tuple((name, bytes.fromhex(value)) for name, value in orjson.loads(row["headers"]))
+    headers = unpacked(row["headers"])
     return Incoming(
         position=Position(row["topic"], row["partition"], row["offset"]),
         timestamp=row["record_timestamp"],

@@ -37,7 +37,7 @@ class Read:
 
     `dedupe`: the kit's inbox drops repeats; without it the topic's writer numbers its keys and the handler does.
     `upstream`: written outside this system, so times are held against the broker's clock (R22).
-    `owns_dead_letters`: what cannot be decoded is this service's dead letter; otherwise another reader's.
+    `owns_dead_letters`: what no reader can take is this service's dead letter; otherwise another reader's.
     `waits`: alone its records change nothing that anybody waits for, so they wait a while (`batch_wait_ms`) for records
     of another topic, to share a transaction with them.
     """
@@ -59,7 +59,7 @@ class Handler(Protocol):
         """Apply the batch to the service's tables and say in `effects` what else it does. All or nothing."""
 
 
-Tidy = Callable[[asyncpg.Connection], Awaitable[None]]
+Tidy = Callable[[asyncpg.Connection], Awaitable[bool]]
 """Deletes, once in a while and in a bounded step, what a service keeps for a time only."""
 
 
@@ -123,6 +123,7 @@ class Processor:
         self._next_expiry: dict[TopicPartition, datetime] = {}
         self._sent: list[int] = []
         self._level: frozenset[TopicPartition] = frozenset()
+        self._any_dead: bool | None = None
         for read in reads:
             metrics.expect(read.topic, TOPICS[read.topic].types)
 
@@ -167,20 +168,19 @@ class Processor:
 
     def claimed(self, slots: Iterable[TopicPartition]) -> None:
         """Say that partitions were taken over: what their last owner parked may expire at any time."""
-        self._level = frozenset()
+        self._level, self._any_dead = frozenset(), None
         self._ask_again(slots)
 
     def _ask_again(self, slots: Iterable[TopicPartition]) -> None:
         for slot in slots:
             self._next_expiry.pop(slot, None)
 
-    async def forget_expired(self) -> None:
-        """Housekeeping of the inbox and of the service, in bounded steps."""
+    async def forget_expired(self) -> bool:
+        """Housekeeping of the inbox and of the service, one bounded step; tell whether there may be more to do."""
         before = datetime.now(UTC).date()
         async with acquire(self._pool) as connection:
-            await inbox.purge(connection, before)
-            if self._tidy is not None:
-                await self._tidy(connection)
+            more = await inbox.purge(connection, before)
+            return (self._tidy is not None and await self._tidy(connection)) or more
 
     # Attempts
 
@@ -269,18 +269,38 @@ class Processor:
         rejected = [item for item in batch.items if isinstance(item, Rejected)]
         _cut_after_death(batch.items if rejected else ())
         await self._revive(tx, batch.items)
-        accepted = await self._screen(tx, [i for i in batch.items if isinstance(i, Incoming)], effects, dead)
+        living = await self._living(tx, [i for i in batch.items if isinstance(i, Incoming)], effects)
+        accepted = await self._screen(tx, living, effects, dead)
         if accepted:
             await self._handler.handle(tx, accepted, effects)
         await self._settle(tx, effects, dead, expired)
         dead += [_dead_of(r) for r in rejected]
         # Remembered in any case, for what a repeat or a redriven one is; published by the topic's one owner.
         new = await dead_letters.store_dead_letters(tx, dead)
-        kept = [d for d in new if self._reads[d.record.position.topic].owns_dead_letters]
+        self._any_dead = self._any_dead or bool(dead)
+        # But what this service alone cannot do is nobody else's letter.
+        owned = {topic for topic, read in self._reads.items() if read.owns_dead_letters}
+        kept = [d for d in new if d.record.position.topic in owned or d.reason == "PROCESSING_FAILED"]
         self._count_unpublished(batch, effects, {d.record.position for d in dead} - {d.record.position for d in kept})
         rows = await outbox.store_outgoing(tx, effects.outgoing)
         rows += await self._store_dead(tx, kept)
         return Outcome(effects, rows, kept, self._results(batch, effects, kept))
+
+    async def _living(
+        self, tx: asyncpg.Connection, incomings: Sequence[AnyIncoming], effects: Effects
+    ) -> Sequence[AnyIncoming]:
+        """Leave out repeats of dead letters, as `inmail replay` brings them; where the inbox screens, it knows them."""
+        if self._any_dead is None:
+            self._any_dead = await dead_letters.any_known(tx)
+        asked = [i for i in incomings if not (self._reads[i.position.topic].dedupe or i.redriven)]
+        if not self._any_dead or not asked:
+            return incomings
+        dead = await dead_letters.known_of(tx, [_identity_of(i) for i in asked])
+        gone = {i.position for i in asked if _identity_of(i) in dead} if dead else set()
+        for incoming in incomings if gone else ():
+            if incoming.position in gone:
+                effects.duplicate(incoming)
+        return [i for i in incomings if i.position not in gone]
 
     async def _screen(
         self, tx: asyncpg.Connection, incomings: Sequence[AnyIncoming], effects: Effects, dead: list[DeadLetter]

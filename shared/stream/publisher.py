@@ -11,14 +11,15 @@ from itertools import repeat
 
 import asyncpg
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
 from aiokafka.partitioner import murmur2
 from prometheus_client import Counter
 
-from shared.events import STRUCTURED_HEADERS
-from shared.postgres import acquire
+from shared.events import STRUCTURED_HEADERS, Headers
+from shared.postgres import acquire, is_fault
 from shared.settings import Settings
 from shared.stream.offsets import FenceRejectedError, standing
-from shared.stream.outbox import Headers, OutboxRow, Publication
+from shared.stream.outbox import OutboxRow, Publication
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,10 @@ def create_producer(settings: Settings, *, client_id: str) -> AIOKafkaProducer:
         request_timeout_ms=settings.request_timeout_ms,
         linger_ms=0,
     )
+
+
+class PublisherEndedError(Exception):
+    """A fault of the database ended the publisher: a new one has to send what it left."""
 
 
 class Publisher:
@@ -79,15 +84,24 @@ class Publisher:
         if not publication.rows:
             return
         waiting = asyncio.ensure_future(self._queue.put(publication))
-        await asyncio.wait({waiting, self._running}, return_when=asyncio.FIRST_COMPLETED)
+        limit = self._settings.request_timeout_ms / 1000
+        await asyncio.wait({waiting, self._running}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         self.check()
+        if not waiting.done():  # aiokafka's idempotent batches wait for their broker without end
+            waiting.cancel()
+            message = f"the broker acknowledged nothing for {limit:.0f} s"
+            raise KafkaTimeoutError(message)
 
     def check(self) -> None:
         """Raise what ended the publisher, if anything did."""
-        if self._running.done():
-            self._running.result()
-            message = "the publisher was stopped"
-            raise RuntimeError(message)
+        if not self._running.done():
+            return
+        error = None if self._running.cancelled() else self._running.exception()
+        if error is None or is_fault(error):
+            # Not as what it was: a fault of the database is waited for by those who ask again, and this one stays.
+            message = f"the publisher ended ({type(error).__name__})"
+            raise PublisherEndedError(message) from error
+        raise error
 
     def take_sent(self) -> list[int]:
         """The outbox ids acknowledged since the last call: their rows can be deleted."""

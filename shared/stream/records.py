@@ -1,18 +1,30 @@
 """Records as the services see them: validated, with where they came from."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from shared.events import Event, EventData
+import orjson
+
+from shared.events import Event, EventData, Headers
+
+Header = tuple[str, bytes | None]
 
 D_co = TypeVar("D_co", bound=EventData, covariant=True)
 
-Headers = Sequence[tuple[str, bytes]]
 
 REDRIVE_HEADER = "dlq-redrive"
 LEFT_OUT_HEADER = "dlq-left-out-bytes"
+
+
+def packed(headers: Headers) -> bytes:
+    """Write headers for a column of a table; one without a value is another than one with an empty value."""
+    return orjson.dumps([[name, None if value is None else value.hex()] for name, value in headers])
+
+
+def unpacked(stored: bytes) -> tuple[Header, ...]:
+    """Read headers as `packed` wrote them."""
+    return tuple((name, None if value is None else bytes.fromhex(value)) for name, value in orjson.loads(stored))
 
 
 class Position(NamedTuple):
@@ -34,7 +46,7 @@ class RawRecord:
     timestamp: datetime
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[Header, ...]
 
     @property
     def redriven(self) -> bool:
@@ -51,7 +63,7 @@ class Incoming(Generic[D_co]):
     event: Event[D_co]
     key: bytes
     value: bytes
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[Header, ...]
     redriven: bool = False
 
     @property

@@ -33,7 +33,7 @@ from shared.stream.dry_run import dry_run_route
 from shared.stream.offsets import FenceRejectedError, RetentionPassedError
 from shared.stream.outbox import OutboxRow, Publication
 from shared.stream.processor import Handler, Processor, Read, Tidy
-from shared.stream.publisher import Publisher
+from shared.stream.publisher import Publisher, PublisherEndedError
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,13 @@ class ServiceSpec:
     tidy: Tidy | None = None
 
 
-_ENDS_A_CONSUMER: Final = (FenceRejectedError, DeafConsumerError, KafkaError, asyncpg.PostgresError)
+_ENDS_A_CONSUMER: Final = (
+    FenceRejectedError,
+    DeafConsumerError,
+    PublisherEndedError,
+    KafkaError,
+    asyncpg.PostgresError,
+)
 """A new consumer starts after these, and after any other fault of the database: not all are a PostgresError."""
 
 

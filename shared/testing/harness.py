@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from shared.events import STRUCTURED_HEADERS, Event, encode
+from shared.events import STRUCTURED_HEADERS, Event, Headers, encode
 from shared.metrics import Metrics
 from shared.postgres import create_pool, transaction
 from shared.settings import Settings
@@ -75,7 +75,7 @@ class Harness:
         *,
         batch_records: int | None = None,
         timestamp: datetime | None = None,
-        headers: Sequence[tuple[str, bytes]] = tuple(STRUCTURED_HEADERS),
+        headers: Headers = tuple(STRUCTURED_HEADERS),
     ) -> list[Event[Any]]:
         """The same for (key, value) bytes as they would stand on the broker."""
         start = self.claims[topic, PARTITION].next_offset

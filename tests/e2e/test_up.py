@@ -1,12 +1,13 @@
 """`inmail up` and the commands beside it, as an operator runs them: in processes of their own, on a real stack."""
 
 import asyncio
+import base64
 import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,14 @@ class Up:
         assert done.returncode == expect, errors.decode()
         return output.decode()
 
-    async def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
         """Publish one record as upstream would."""
         producer = AIOKafkaProducer(bootstrap_servers=self.addresses["kafka"])
         await producer.start()
         try:
-            await producer.send_and_wait(topic, key=key, value=value)
+            await producer.send_and_wait(topic, key=key, value=value, headers=headers)
         finally:
             await producer.stop()
 
@@ -136,6 +139,61 @@ async def test_bad_input_is_listed_shown_and_sent_back(up: Up) -> None:
             pass
     assert "would send 1" in await up.inmail("dlq", "redrive", "--dry-run"), "what failed again is one record still"
     await up.inmail("dlq", "show", "ingestion", "999", expect=2)
+
+
+async def test_a_record_of_nothing_holds_no_other_back_when_it_is_sent_back(up: Up) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=up.addresses["kafka"])
+    await producer.start()
+    try:
+        nothing = producer.create_batch()
+        nothing.append(timestamp=None, key=None, value=None)
+        await (await producer.send_batch(nothing, CONTRACT_EVENTS, partition=0))
+    finally:
+        await producer.stop()
+    await up.send(CONTRACT_EVENTS, b"k", b"{not json")
+
+    async def letters() -> list[Any]:
+        return list(json.loads(await up.inmail("dlq", "list", "--service", "credits", "--json")))
+
+    async with asyncio.timeout(_WAIT_SECONDS_MAX):
+        while len(await letters()) < 2:
+            pass
+        redriven = json.loads(await up.inmail("dlq", "redrive", "--service", "credits", "--json"))["redriven"]
+        assert len(redriven) == 2
+        while len(await letters()) < 4:
+            pass
+
+
+async def test_a_redriven_record_in_binary_mode_keeps_its_attributes(up: Up) -> None:
+    """In binary mode an event's attributes are headers: without them a mended cause would not help."""
+    reply = builders.reply(reply_id="binary", thread_id="thread-binary", text="Yes, please!")
+    key, value, _ = builders.record(reply)
+    attributes = {name: field for name, field in json.loads(value).items() if name not in ("data", "datacontenttype")}
+    headers = [(f"ce_{name}", field.encode()) for name, field in attributes.items()]
+    headers.append(("content-type", b"application/json"))
+    await up.send(MESSAGING_EVENTS, b"another key", json.dumps(json.loads(value)["data"]).encode(), headers)
+
+    async def letters() -> list[dict[str, Any]]:
+        found = json.loads(await up.inmail("dlq", "list", "--service", "ingestion", "--json"))
+        return [x for x in found if x["reason"] != "INVALID_JSON"]
+
+    async def own_headers(number: int) -> dict[str, bytes]:
+        shown = json.loads(await up.inmail("dlq", "show", "ingestion", str(number), "--json"))
+        return {name: base64.b64decode(text) for name, text in shown["headers"] if not name.startswith("dlq-")}
+
+    async with asyncio.timeout(_WAIT_SECONDS_MAX):
+        while not (first := await letters()):
+            pass
+        number = first[0]["number"]
+        assert "sent 1 back" in await up.inmail("dlq", "redrive", "--service", "ingestion", "--number", str(number))
+        while len(again := await letters()) < 2:
+            pass
+    assert await own_headers(again[1]["number"]) == await own_headers(number) == dict(headers)
+    assert key == b"thread-binary"
+
+
+async def test_a_replay_of_a_topic_that_a_service_never_read_is_refused(up: Up) -> None:
+    await up.inmail("replay", "--consumer", "inbox", "--topic", MESSAGING_EVENTS, "--from-oldest", expect=2)
 
 
 async def test_a_replay_changes_nothing(up: Up) -> None:

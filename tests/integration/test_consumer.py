@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
 
 from deploy.local.stack import LocalStack
 from deploy.local.variables import POSTGRES_VARIABLE
@@ -16,14 +17,14 @@ from deploy.topics import create_topics
 from shared.events import ReplyDraftChangedV1, encode
 from shared.health import Health
 from shared.metrics import Metrics
-from shared.postgres import acquire
+from shared.postgres import acquire, is_fault
 from shared.settings import Settings
 from shared.stream.consumer import consumer_options
 from shared.stream.effects import Effects
-from shared.stream.offsets import FenceRejectedError, claim
-from shared.stream.outbox import Publication
+from shared.stream.offsets import FenceRejectedError, RetentionPassedError, claim
+from shared.stream.outbox import OutboxRow, Publication
 from shared.stream.processor import Processor, Read
-from shared.stream.publisher import Publisher
+from shared.stream.publisher import Publisher, PublisherEndedError
 from shared.stream.records import AnyIncoming, Position, RawRecord
 from shared.stream.service import Resources, ServiceProcess, ServiceSpec
 from shared.testing import builders
@@ -194,6 +195,108 @@ async def test_a_process_without_its_partitions_says_that_it_waits(broker: str, 
         assert process.consumer is not None
         await process.consumer.release()
         assert asdict(process.health).items() >= {"waiting_for": "Kafka", "partitions": 0}.items()
+
+
+async def test_a_topic_made_anew_ends_the_service_before_it_passes_records_over(broker: str, database: str) -> None:
+    """As after a loss of the broker's data: the stored position lies beyond all that the new topic holds."""
+    first = await Harness.open(SPEC, database)
+    slot = (MESSAGING_EVENTS, 0)
+    async with acquire(first.resources.pool) as connection:
+        await claim(connection, SPEC.name, {slot: 0})
+        await connection.execute("UPDATE consumer_offset SET next_offset = 1000")
+    await first.close()
+    settings = settings_for(broker, database)
+    process = ServiceProcess(SPEC, settings, Metrics(SPEC.name), Health(settings.progress_seconds_max))
+    got_on_at = process.metrics.progress_timestamp_seconds._value.get()
+    with pytest.raises(RetentionPassedError, match=r"beyond the last record.* replay --consumer ingestion"):
+        await asyncio.wait_for(process.run(), 60)
+    assert process.metrics.progress_timestamp_seconds._value.get() == got_on_at, "it never got on"
+
+
+async def test_a_spare_member_to_whom_the_group_says_nothing_starts_anew(broker: str, database: str) -> None:
+    settings = settings_for(broker, database).model_copy(update={"rebalance_timeout_ms": 10_000})
+    async with running(settings) as process:
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
+        await read(broker, CONVERSATION_EVENTS, count=1)
+        first = process.consumer
+        assert first is not None
+        await first.release()
+        first._heard_at -= 60
+        async with asyncio.timeout(60):
+            while process.consumer is first or process.health.waiting_for is not None:  # noqa: ASYNC110  nothing else tells
+                await asyncio.sleep(0.05)
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r2")])
+        await read(broker, CONVERSATION_EVENTS, count=2)
+
+
+async def test_a_courtesy_without_partitions_is_none(broker: str, database: str) -> None:
+    """As when a rebalance takes them in the middle of a sweep."""
+    async with running(settings_for(broker, database)) as process:
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
+        await read(broker, CONVERSATION_EVENTS, count=1)
+        assert process.consumer is not None
+        held, process.consumer._claims = process.consumer._claims, {}
+        await process.consumer._commit_courtesy()
+        process.consumer._claims = held
+
+
+async def test_transactions_of_upstream_are_read_once_committed_and_their_marks_are_no_lag(
+    broker: str, database: str
+) -> None:
+    kept, dropped = builders.reply(reply_id="r1"), builders.reply(reply_id="r2")
+    producer = AIOKafkaProducer(bootstrap_servers=broker, transactional_id="upstream")
+    await producer.start()
+    async with running(settings_for(broker, database)) as process:
+        for event, ends in ((dropped, producer.abort_transaction), (kept, producer.commit_transaction)):
+            await producer.begin_transaction()
+            await producer.send_and_wait(MESSAGING_EVENTS, key=event.subject.encode(), value=encode(event))
+            await ends()
+        assert [e.causeid for e in await read(broker, CONVERSATION_EVENTS, count=1)] == [kept.id]
+        assert process.consumer is not None
+        process.consumer._heard_at -= 60
+        await process.consumer._sweep()  # would say that it is deaf
+        lags = [sample.value for sample in next(iter(process.metrics.lag_records.collect())).samples]
+        assert (len(lags), sum(lags)) == (6, 0)
+    await producer.stop()
+
+
+async def test_a_fault_of_the_database_that_ended_the_publisher_is_not_waited_for(broker: str, database: str) -> None:
+    harness = await Harness.open(SPEC, database)
+    publisher = Publisher(
+        harness.resources.pool,
+        settings_for(broker, database),
+        consumer=SPEC.name,
+        fence_rejections=harness.resources.metrics.fence_rejections,
+    )
+
+    async def ended() -> None:
+        raise asyncpg.AdminShutdownError("terminating connection")
+
+    publisher._task = asyncio.create_task(ended())
+    await asyncio.wait({publisher._task})
+    with pytest.raises(PublisherEndedError) as raised:
+        publisher.check()
+    assert not is_fault(raised.value)
+    await publisher.stop()
+    await harness.close()
+
+
+async def test_a_broker_that_acknowledges_nothing_ends_the_wait(broker: str, database: str) -> None:
+    harness = await Harness.open(SPEC, database)
+    settings = settings_for(broker, database).model_copy(update={"request_timeout_ms": 200, "outbox_batches_max": 1})
+    publisher = Publisher(
+        harness.resources.pool,
+        settings,
+        consumer=SPEC.name,
+        fence_rejections=harness.resources.metrics.fence_rejections,
+    )
+    publisher._task = asyncio.create_task(asyncio.sleep(3_600))  # a sender without an answer
+    row = OutboxRow(1, CONVERSATION_EVENTS, [b"k"], [b"v"])
+    await publisher.put(Publication([row]))
+    with pytest.raises(KafkaTimeoutError):
+        await publisher.put(Publication([row]))
+    await publisher.stop()
+    await harness.close()
 
 
 async def test_a_courtesy_that_never_ends_holds_nothing_up(broker: str, database: str) -> None:

@@ -10,8 +10,9 @@ import asyncpg
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 
-from shared.events import Event, ReplySentV1, encode
+from shared.events import STRUCTURED_HEADERS, Event, ReplySentV1, encode
 from shared.postgres import acquire
+from shared.stream import inbox, outbox, parking
 from shared.stream.effects import Effects
 from shared.stream.offsets import Claim, FenceRejectedError, RetentionPassedError, claim
 from shared.stream.outbox import Publication
@@ -213,6 +214,26 @@ async def test_a_redrive_that_fails_again_is_a_dead_letter_again(harness: Harnes
 # Poison
 
 
+async def test_r11_a_dead_letter_of_an_unscreened_topic_is_not_brought_to_life_by_a_replay(database: str) -> None:
+    """The kit's inbox does not screen topics whose writer numbers its events; their dead stay dead all the same."""
+    (read,) = SPEC.reads
+    harness = await Harness.open(replace(SPEC, reads=(replace(read, dedupe=False),)), database)
+    try:
+        dead = reply("a", "empty")
+        record = (dead.subject.encode(), encode(dead))
+        await harness.feed_raw(MESSAGING_EVENTS, [record])
+        handler_of(harness).__class__.handle, mended = _never_poisoned, handler_of(harness).__class__.handle
+        try:
+            await harness.feed_raw(MESSAGING_EVENTS, [record])
+            assert (handler_of(harness).seen, harness.results[-1][2]) == ([], "duplicate")
+            await harness.feed_raw(MESSAGING_EVENTS, [record], headers=[(REDRIVE_HEADER, b"1")])
+            assert handler_of(harness).seen == ["a"]
+        finally:
+            handler_of(harness).__class__.handle = mended
+    finally:
+        await harness.close()
+
+
 async def test_poison_alone_becomes_a_dead_letter(harness: Harness) -> None:
     events = [reply(f"e{i}", "poison" if i == 5 else "fine") for i in range(12)]
     await harness.feed(MESSAGING_EVENTS, *events)
@@ -220,6 +241,42 @@ async def test_poison_alone_becomes_a_dead_letter(harness: Harness) -> None:
     assert [(d.reason, d.record.position.offset) for d in harness.dead] == [("PROCESSING_FAILED", 5)]
     assert handler_of(harness).batches.count(1) >= 3
     assert harness.claims[MESSAGING_EVENTS, 0].next_offset == 12
+
+
+NO_VALUE = [*STRUCTURED_HEADERS, ("x-trace", None)]
+"""A header may have no value, as Kafka has it; aiokafka gives None."""
+
+
+async def test_a_header_without_a_value_is_kept_in_a_letter(harness: Harness) -> None:
+    await harness.feed_raw(MESSAGING_EVENTS, [(b"k", b"{")], headers=NO_VALUE)
+    async with acquire(harness.resources.pool) as connection:
+        (row,) = await outbox.left_behind(connection, [(MESSAGING_EVENTS, 0)], unsourced=False)
+    assert row.headers is not None
+    assert ("x-trace", None) in row.headers[0]
+    assert harness.claims[MESSAGING_EVENTS, 0].next_offset == 1
+
+
+async def test_a_header_without_a_value_is_kept_while_its_record_waits(harness: Harness) -> None:
+    waiting = reply("a", "wait")
+    await harness.feed_raw(MESSAGING_EVENTS, [(waiting.subject.encode(), encode(waiting))], headers=NO_VALUE)
+    async with acquire(harness.resources.pool) as connection:
+        parked = await load_parked(connection, [waiting.subject])
+    assert [incoming.headers for incoming in parked[waiting.subject]] == [tuple(NO_VALUE)]
+
+
+async def test_what_one_reader_alone_cannot_do_is_its_own_letter(database: str) -> None:
+    """Another service owns the topic's letters, but that one has done the event, and knows of no failure."""
+    (read,) = SPEC.reads
+    harness = await Harness.open(replace(SPEC, reads=(replace(read, owns_dead_letters=False),)), database)
+    try:
+        await harness.feed(MESSAGING_EVENTS, reply("a", "empty"), reply("b", "poison"))
+        assert [d.reason for d in harness.dead] == ["PROCESSING_FAILED"]
+        counted = harness.resources.metrics.registry.get_sample_value(
+            "inmail_dead_letters_total", {"topic": MESSAGING_EVENTS, "reason": "PROCESSING_FAILED"}
+        )
+        assert counted == 1
+    finally:
+        await harness.close()
 
 
 async def test_a_conflict_among_many_bad_records_costs_one_cut(harness: Harness) -> None:
@@ -293,6 +350,30 @@ async def test_r21_a_parked_record_is_orphaned_when_its_time_is_over(harness: Ha
     assert await harness.fetch("SELECT * FROM parked") == []
     assert [r["reason"] for r in await harness.fetch("SELECT reason FROM dead_letter")] == ["ORPHANED"]
     assert await harness.fetch("SELECT * FROM inbox") == []
+
+
+async def test_r21_all_that_is_due_expires_in_bounded_steps(harness: Harness) -> None:
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    waiting = [
+        reply(f"e{number}", "wait", thread_id=f"t{number}") for number in range(parking._EXPIRED_AT_ONCE_MAX + 5)
+    ]
+    await harness.feed(MESSAGING_EVENTS, *waiting, timestamp=at)
+    for left in (5, 0):
+        await harness.expire(at + timedelta(hours=25))
+        assert len(await harness.fetch("SELECT FROM parked")) == left
+    assert [r["reason"] for r in await harness.fetch("SELECT reason FROM dead_letter")] == ["ORPHANED"] * len(waiting)
+
+
+async def test_ids_are_forgotten_in_bounded_steps_until_none_is_left(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "_PURGE_ROWS_MAX", 2)
+    await harness.feed(MESSAGING_EVENTS, *(reply(f"e{number}") for number in range(3)))
+    assert not await harness.processor.forget_expired()
+    await harness.fetch("UPDATE inbox SET expires_on = '2026-01-01' WHERE expires_on IS NOT NULL")
+    assert [await harness.processor.forget_expired() for _ in range(2)] == [True, False]
+    assert await harness.fetch("SELECT FROM inbox WHERE expires_on IS NOT NULL") == []
+    assert len(await harness.fetch("SELECT FROM inbox")) == 3, "what a reply is known by is never forgotten"
 
 
 async def test_r21_the_partitions_own_clock_expires_too(harness: Harness) -> None:

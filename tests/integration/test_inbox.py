@@ -152,6 +152,17 @@ async def test_r21_an_outcome_that_comes_first_waits_for_its_reply(inbox: Inbox)
     assert await inbox.harness.fetch("SELECT * FROM parked") == []
 
 
+async def test_r21_an_outcome_waits_for_its_version_and_not_for_one_event(inbox: Inbox) -> None:
+    """Its reply's event may have been given up: what comes after it shows that the view is there."""
+    talk = Conversation()
+    sent_event = talk.status()
+    talk.reply()
+    assert await inbox.decide(talk.decided("declined")) == []
+    assert states(await inbox.talk(sent_event)) == [("awaiting_reply", 1, 0)]
+    assert states(await inbox.talk(talk.locked()))[-1][2] == 1
+    assert await inbox.harness.fetch("SELECT * FROM parked") == []
+
+
 async def test_r21_an_outcome_whose_reply_never_comes_is_orphaned(inbox: Inbox) -> None:
     talk = Conversation()
     talk.status()
@@ -359,6 +370,12 @@ async def test_unknown_things_are_problems(inbox: Inbox) -> None:
     assert (await inbox.client.get("/v1/threads/%00")).status_code == 400
     assert (await inbox.client.get("/v1/threads/%ff")).status_code == 400
     assert (await inbox.client.get("/v1/threads/" + "x" * 129)).status_code == 400
+
+
+async def test_a_slash_at_the_end_is_another_path(inbox: Inbox) -> None:
+    for path in ("/v1/threads/thread-1/", "/v1/inmails/inmail-1/receipt/"):
+        answer = await inbox.client.get(path, follow_redirects=False)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
 
 
 async def test_ids_may_hold_any_character(inbox: Inbox) -> None:
@@ -764,6 +781,21 @@ async def test_validate_knows_no_ledger_without_credits(database: str) -> None:
     ]
 
 
+async def test_validate_says_that_credits_would_give_a_fact_up(database: str) -> None:
+    fact = Conversation().status()
+    services = Services(
+        ingestion=[result((CONVERSATION_EVENTS, fact), (ACCOUNTING_FACTS, event(fact.data, topic=ACCOUNTING_FACTS)))],
+        credits=[result(verdict="dead_letter", reason="CONFLICT", detail="charged to another contract")],
+    )
+    found = await validated(database, services, encode(sent()))
+    assert found["verdict"] == "accepted", "ingestion takes it all the same"
+    assert found["effects"][-1] == {
+        "kind": "unknown",
+        "part": "ledger",
+        "detail": "credits gives it up: charged to another contract",
+    }
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -771,8 +803,10 @@ async def test_validate_knows_no_ledger_without_credits(database: str) -> None:
         (b"\xff", "INVALID_JSON"),
         (b"[]", "INVALID_EVENT"),
         (b"{}", "INVALID_EVENT"),
-        (b'{"type": "nobody.knows.v1"}', "UNKNOWN_TYPE"),
-        (b'{"type": "thread.state.v1"}', "UNKNOWN_TYPE"),
+        (b'{"type": "nobody.knows.v1"}', "INVALID_EVENT"),
+        (encode(sent()).replace(b"inmail.sent.v1", b"nobody.knows.v1"), "UNKNOWN_TYPE"),
+        (encode(sent()).replace(b"inmail.sent.v1", b"thread.state.v1"), "UNKNOWN_TYPE"),
+        (encode(sent()).replace(b"inmail.sent.v1", b""), "INVALID_EVENT"),
         (b'{"type": "reply.sent.v1"}', "INVALID_EVENT"),
         (b'"' + b"x" * 300_000 + b'"', "TOO_LARGE"),
     ],
@@ -781,6 +815,14 @@ async def test_validate_finds_what_is_no_event(database: str, body: bytes, reaso
     services = Services()
     found = await validated(database, services, body)
     assert (found["verdict"], found["reason"], services.asked) == ("dead_letter", reason, [])
+
+
+async def test_validate_reads_numbers_as_the_topic_s_reader_does(database: str) -> None:
+    """A member that nobody knows may hold a number that others cannot read; it has no bearing on the verdict."""
+    body = encode(sent())[:-1] + b',"extension":1e999}'
+    services = Services(ingestion=[result()])
+    assert (await validated(database, services, body))["verdict"] == "accepted"
+    assert services.asked[0][1][0]["key"] == "thread-1"
 
 
 async def test_validate_of_an_erasure(database: str) -> None:

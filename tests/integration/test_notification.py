@@ -105,6 +105,9 @@ async def test_r26_an_audience_that_was_given_up_counts_once_it_is_sent_back(not
     await notification.feed_raw(CONVERSATION_EVENTS, again, headers=[*STRUCTURED_HEADERS, (REDRIVE_HEADER, b"1")])
     told = await feed(notification, thread.decided())
     assert [e.data.recipient.seat_id for e in told] == ["seat-1", "seat-2"]
+    await notification.feed_raw(CONVERSATION_EVENTS, again, headers=[*STRUCTURED_HEADERS, (REDRIVE_HEADER, b"1")])
+    assert not notification.dead, "sent back once more, it changes nothing"
+    assert await values(notification, "SELECT count(*) FROM audience") == [2]
 
 
 async def test_what_waits_too_long_is_an_orphan_and_holds_nothing_up(notification: Harness) -> None:
