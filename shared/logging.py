@@ -35,11 +35,14 @@ class _Seldom(logging.Filter):
         return True
 
 
+LEVEL_VARIABLE = "INMAIL_LOG_LEVEL"
+
+
 def setup_logging(service: str) -> None:
-    """Configure the root logger of a process; the level comes from `INMAIL_LOG_LEVEL` (default INFO)."""
+    """Configure the root logger of a process; the level comes from the environment (default INFO)."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)s {service} %(name)s: %(message)s"))
     handler.addFilter(_Seldom())
-    logging.basicConfig(level=os.environ.get("INMAIL_LOG_LEVEL", "INFO").upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=os.environ.get(LEVEL_VARIABLE, "INFO").upper(), handlers=[handler], force=True)
     for chatty in ("aiokafka", "uvicorn", "kafka"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -10,9 +10,11 @@ import click
 import pytest
 
 from deploy.cli import COMMANDS, cli
+from deploy.local.maven import REPOSITORY_VARIABLE
 from deploy.local.variables import KAFKA_VARIABLE, POSTGRES_VARIABLE
 from services.inbox.openapi import DOCUMENT
 from shared.events import CATALOGUE
+from shared.logging import LEVEL_VARIABLE
 from shared.settings import Settings
 from shared.topics import SERVICES, TOPICS, dead_letters
 
@@ -122,7 +124,8 @@ def test_event_types_and_topics_exist(document: Path) -> None:
 
 @each_document
 def test_settings_exist(document: Path) -> None:
-    known = {f"INMAIL_{name.upper()}" for name in Settings.model_fields} | {KAFKA_VARIABLE, POSTGRES_VARIABLE}
+    known = {f"INMAIL_{name.upper()}" for name in Settings.model_fields}
+    known |= {KAFKA_VARIABLE, POSTGRES_VARIABLE, LEVEL_VARIABLE, REPOSITORY_VARIABLE}
     assert set(_SETTING.findall(document.read_text())) - known == set()
 
 
