@@ -14,7 +14,7 @@ import pytest
 
 from services.classification.cli import LINES_PER_BATCH, BadLineError, classify_jsonl
 from services.classification.model import classifier as stored
-from services.classification.model import corpus, finetuning, mixtures, regression, training
+from services.classification.model import corpus, finetuning, mixtures, regression, training, transformer
 from services.classification.model import limits as choosing
 from services.classification.model.classifier import ARTEFACT, ArtefactError, Classifier, Prediction
 from services.classification.model.cleaning import CLEAN_CHARS_MAX, fold, own_words
@@ -30,9 +30,11 @@ from services.classification.model.evaluation import (
 )
 from services.classification.model.features import LEXICON_PATH, clean, dense_names, extract
 from services.classification.model.mixtures import Mixture
+from services.classification.model.narrowing import narrowed
 from services.classification.model.network import network_of
 from services.classification.model.pretrained import pretrained
 from services.classification.model.signals import hold_a_notice
+from services.classification.model.superwords import COUNT_MIN, Superwords, learnt
 
 CLASSIFIER = Classifier.load()
 
@@ -255,7 +257,7 @@ def test_the_last_clause_settles_it() -> None:
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-SMALL = finetuning.Recipe(epochs=2, layers=2)
+SMALL = finetuning.Recipe(epochs=2, layers=2, inner_width=512)
 
 
 def examples(count: int = 40) -> list[Example]:
@@ -323,13 +325,31 @@ def test_the_stored_network_is_the_trained_one() -> None:
     """But for the rounding to 7 and 8 bits; what is filled up and the other texts of a batch do not count."""
     texts = clean(["yes, count me in", "no thanks, and please do not write again", "tell me more"])
     odds = np.eye(3, dtype=np.float32)[[0, 1, 0]]
-    parameters = finetuning.fine_tuned(texts, odds, SMALL)
+    pieces = [tokenizer().encode(text) for text in texts]
+    superwords = learnt([ids[1:-1] for ids in pieces] * COUNT_MIN)
+    parameters = finetuning.fine_tuned(texts, odds, SMALL, superwords)
     parameters["head"]["weight"] = parameters["head"]["weight"] * 50  # so little training leaves small scores
-    ids = [np.array(tokenizer().encode(text), dtype=np.intp) for text in texts]
-    words, there, _ = finetuning.filled(ids, odds, texts=5)
-    exact = finetuning.forward(parameters, words, there, 0.0, jax.random.key(0))[:3]
-    # A missing layer or bias is 0.2 and more of the scores' range.
-    np.testing.assert_allclose(Encoder(network_of(parameters)).scores(texts), exact, atol=0.12 * np.ptp(exact))
+    parameters["superwords"] = parameters["superwords"] * 20
+    batch = finetuning.filled([superwords.joined(ids) for ids in pieces], superwords, texts=5)
+    exact = transformer.forward(parameters, batch, 0.0, jax.random.key(0))[:3]
+    # A missing layer, bias or table of superwords is 0.2 and more of the scores' range.
+    stored_scores = Encoder(network_of(parameters, superwords)).scores(texts)
+    np.testing.assert_allclose(stored_scores, exact, atol=0.12 * np.ptp(exact))
+
+
+def test_the_inner_numbers_that_tell_most_are_kept() -> None:
+    """Leaving out those that hardly vary changes next to nothing, and their mean is not lost."""
+    texts = clean([row.text for row in examples()])
+    read = [[(piece,) for piece in tokenizer().encode(text)] for text in texts]
+    batch = finetuning.filled(read, Superwords(), len(read))
+    parameters = finetuning._start(pretrained(), 2, 0, np.random.default_rng(0))
+    outer, inner = (parameters["layers"][name] for name in ("outer", "inner"))
+    outer["weight"] = outer["weight"].copy()
+    inner["weight"] = inner["weight"].copy()
+    inner["weight"][:, :, 100:] = 0  # so that they are the same everywhere, but not nothing
+    before, _ = transformer.states(parameters, batch, 0.0, jax.random.key(0))
+    after, _ = transformer.states(narrowed(parameters, batch, 100), batch, 0.0, jax.random.key(0))
+    np.testing.assert_allclose(after, before, atol=1e-4)
 
 
 def test_the_stored_model_is_made_from_the_rows_that_lie_here() -> None:
@@ -539,6 +559,7 @@ def test_lines_are_answered_in_order() -> None:
         ("[]", "line 2: "),
         ('{"id": "a"}', "line 2: text"),
         ('{"id": null, "text": ""}', "line 2: id"),
+        ('{"id": 99999999999999999999, "text": ""}', "line 2: id"),
         ('{"id": "a", "text": "' + "x" * 1024 * 1024 + '"}', "line 2: 10"),
         ('{"id": "a", "text": "caf\xe9"}', "line 2: the line"),
     ],

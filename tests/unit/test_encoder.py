@@ -6,17 +6,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.classification.model import corpus
 from services.classification.model.classifier import ARTEFACT, NETWORK_FILE
-from services.classification.model.encoder import CLASSES, TOKENS_MAX, Encoder, Tokenizer, tokenizer
+from services.classification.model.encoder import (
+    CLASSES,
+    TOKENS_MAX,
+    Encoder,
+    Tokenizer,
+    shortened,
+    tokenizer,
+    vectors,
+)
 from services.classification.model.features import clean
 from services.classification.model.meaning import meanings
 from services.classification.model.pretrained import WIDTH, opened, pretrained
+from services.classification.model.superwords import RUN_PIECES_MAX, Superwords, learnt
 from services.classification.model.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 
 ENCODER = Encoder(ARTEFACT / NETWORK_FILE)
 TEXTS = clean([example.text for example in corpus.load("train")[::100]])
+RUNS = st.lists(st.integers(0, 3), min_size=2, max_size=3).map(tuple)
 AWKWARD = [
     "",
     " ",
@@ -58,11 +70,41 @@ def test_a_letter_that_the_vocabulary_lacks_is_unknown() -> None:
 
 
 def test_a_long_text_is_read_by_its_beginning_and_its_end() -> None:
-    ids = tokenizer().encode("yes " * 500 + "no", 96)
-    assert len(ids) == 96
-    assert len(tokenizer().encode("yes " * 500)) == TOKENS_MAX
-    assert ids[:2] == tokenizer().encode("yes")[:2]
-    assert ids[-2:] == tokenizer().encode("no")[-2:]
+    ids = tokenizer().encode("yes " * 500 + "no")
+    assert len(shortened(ids, TOKENS_MAX)) == TOKENS_MAX
+    assert shortened(ids, 96) == ids[:48] + ids[-48:]
+    assert shortened(ids[:96], 96) == ids[:96]
+
+
+def test_superwords_are_the_most_frequent_runs_of_pieces() -> None:
+    often, seldom = [7, 8, 9, 5], [3, 4, 6]
+    assert learnt([often] * 30 + [[1, 7, 8]] * 20 + [seldom] * 9).runs == ((7, 8), (7, 8, 9), (7, 8, 9, 5), (1, 7, 8))
+    assert learnt([[2] * 100]).runs[0] == (2, 2)
+    assert max(map(len, learnt([list(range(50))] * 20).runs)) <= RUN_PIECES_MAX
+    assert len(learnt([often] * 30, superwords_max=1).runs) == 1
+
+
+@given(
+    st.lists(st.integers(0, 3), max_size=30),
+    st.sets(RUNS),
+)
+def test_joining_loses_no_piece_and_takes_the_longest(pieces: list[int], runs: set[tuple[int, ...]]) -> None:
+    superwords = Superwords(sorted(runs))
+    found = superwords.joined(pieces)
+    assert [piece for run in found for piece in run] == pieces
+    assert all((number > 0) == (len(run) > 1) for run, number in zip(found, superwords.numbers(found), strict=True))
+    at = 0
+    for run in found:
+        assert not any(tuple(pieces[at:end]) in runs for end in range(at + len(run) + 1, len(pieces) + 1))
+        at += len(run)
+    assert superwords.joined(pieces, lambda: True) == [(piece,) for piece in pieces]
+
+
+def test_a_superword_begins_as_the_sum_of_its_pieces() -> None:
+    one, other = pretrained().words([1_000, 2_000])
+    alone, both = vectors([(1_000,), (1_000, 2_000)])
+    np.testing.assert_array_equal(alone, one)
+    np.testing.assert_allclose(both, (one + other) / np.sqrt(2), rtol=1e-6)
 
 
 def test_long_words_are_not_kept_in_memory() -> None:
@@ -73,9 +115,9 @@ def test_long_words_are_not_kept_in_memory() -> None:
 
 def test_pieces_of_like_meaning_have_like_vectors() -> None:
     ids = [tokenizer().encode(word)[1] for word in ("salary", "wage", "banana")]
-    vectors = pretrained().words(ids)
-    assert vectors.shape == (3, WIDTH)
-    salary, wage, banana = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = pretrained().words(ids)
+    assert found.shape == (3, WIDTH)
+    salary, wage, banana = found / np.linalg.norm(found, axis=1, keepdims=True)
     assert salary @ wage > salary @ banana
 
 

@@ -178,6 +178,12 @@ def cold_start_seconds() -> float:
     return _fastest_seconds(lambda: subprocess.run(command, check=True), runs=3)  # noqa: S603  our own program
 
 
+def sums_bytes(path: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether the processor has instructions for the network's products: with them it is several times faster."""
+    flags = path.read_text(encoding="utf-8") if path.exists() else ""
+    return any(name in flags for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
 def _fastest_seconds(step: Callable[[], object], *, runs: int) -> float:
     def timed() -> float:
         started = time.perf_counter()
@@ -312,6 +318,10 @@ def _main_figures(
         ("automated replies not taken for a refusal", interval([j.prediction.label == "accept" for j in automated])),
         (f"answers a second, texts up to {SHORT_TEXT_CHARS_MAX} characters, one core", f"{_speed(classifier)}"),
         ("seconds from a cold start, the encoder loaded too", f"{cold_start_seconds():.1f}"),
+        (
+            "these two on a processor that",
+            f"{'has' if sums_bytes() else 'lacks'} sums of products of bytes (VNNI, AMX)",
+        ),
     ]
 
 

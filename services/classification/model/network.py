@@ -4,6 +4,7 @@ Numbers are rounded to 8 bits on their way into each product, with a scale of th
 processor's sum of two products overflows 16 bits, which those without a special instruction would cut off.
 """
 
+import json
 import math
 from typing import Any, Final
 
@@ -12,13 +13,15 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from services.classification.model.encoder import CLASSES
-from services.classification.model.finetuning import Parameters
+from services.classification.model.encoder import CLASSES, SUPERWORDS
 from services.classification.model.pretrained import HEADS, NORM_EPSILON, WIDTH
+from services.classification.model.superwords import Superwords
+from services.classification.model.transformer import Parameters
 
 OPSET: Final = 20
 IR_VERSION: Final = 10
 WEIGHT_MAX: Final = 63
+TABLE_MAX: Final = 127
 
 
 class _Graph:
@@ -49,20 +52,30 @@ class _Graph:
         product = self.add("Mul", self.add("Cast", product, to=TensorProto.FLOAT), scale)
         return str(self.add("Add", product, self.constant(part["bias"])))
 
+    def row_of(self, table: npt.NDArray[np.float32], numbers: str) -> str:
+        """Look rows of a table up, of which the first stands for nothing."""
+        step = np.abs(table).max(axis=1, keepdims=True) / TABLE_MAX
+        step[step == 0] = 1
+        rounded = np.round(table / step).astype(np.int8)
+        rounded[0] = 0
+        row = self.add("Cast", self.add("Gather", self.constant(rounded), numbers), to=TensorProto.FLOAT)
+        return str(self.add("Mul", row, self.add("Gather", self.constant(step.astype(np.float32)), numbers)))
+
     def norm(self, x: str, part: Parameters) -> str:
         weight, bias = self.constant(part["weight"]), self.constant(part["bias"])
         return str(self.add("LayerNormalization", x, weight, bias, axis=-1, epsilon=NORM_EPSILON))
 
 
-def network_of(parameters: Parameters) -> bytes:
-    """Write the network that gives one text's scores, (1, 3), from its pieces' vectors, (pieces, WIDTH)."""
+def network_of(parameters: Parameters, superwords: Superwords) -> bytes:
+    """Write the network that gives one text's scores, (1, 3), from its tokens' vectors and numbers of superwords."""
     graph = _Graph()
     heads = graph.constant(np.array([-1, 3 * HEADS, WIDTH // HEADS]))
     row = graph.constant(np.array([-1, WIDTH]))
     zero, one = graph.constant(np.array([0])), graph.constant(np.array([1]))
     length = graph.add("Slice", graph.add("Shape", "words"), zero, one)
     positions = graph.add("Slice", graph.constant(parameters["positions"]), zero, length)
-    x = graph.norm(graph.add("Add", "words", positions), parameters["norm"])
+    words = graph.add("Add", "words", graph.row_of(parameters["superwords"], "superwords"))
+    x = graph.norm(graph.add("Add", words, positions), parameters["norm"])
     layers = parameters["layers"]
     for number in range(len(layers["qkv"]["bias"])):
         layer = {name: {kind: array[number] for kind, array in part.items()} for name, part in layers.items()}
@@ -74,13 +87,17 @@ def network_of(parameters: Parameters) -> bytes:
         helper.make_graph(
             graph.nodes,
             "encoder",
-            [helper.make_tensor_value_info("words", TensorProto.FLOAT, ["pieces", WIDTH])],
+            [
+                helper.make_tensor_value_info("words", TensorProto.FLOAT, ["tokens", WIDTH]),
+                helper.make_tensor_value_info("superwords", TensorProto.INT64, ["tokens"]),
+            ],
             [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, len(CLASSES)])],
             graph.constants,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
+    helper.set_model_props(model, {SUPERWORDS: json.dumps(superwords.runs, separators=(",", ":"))})
     onnx.checker.check_model(model)
     written: bytes = model.SerializeToString(deterministic=True)
     return written

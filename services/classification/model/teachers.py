@@ -39,7 +39,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, MPNetModel
 from services.classification.model import corpus
 from services.classification.model.batching import batches, speed
 from services.classification.model.corpus import JUDGES, Example
-from services.classification.model.encoder import CLASSES, TOKENS_MAX, Encoder, tokenizer
+from services.classification.model.encoder import CLASSES, TOKENS_MAX, Encoder, shortened, tokenizer
 from services.classification.model.features import clean
 from services.classification.model.meaning import latin
 from services.classification.model.mixtures import MIXTURES, mixed
@@ -129,7 +129,7 @@ def e5() -> tuple[torch.nn.Module, Callable[[str], Ids]]:
     body.load_state_dict(
         {ours: torch.tensor(from_.tensor(theirs)).reshape(shapes[ours]) for ours, theirs in state.items()}
     )
-    return body, tokenizer().encode
+    return body, lambda text: shortened(tokenizer().encode(text), TOKENS_MAX)
 
 
 def mpnet() -> tuple[torch.nn.Module, Callable[[str], Ids]]:

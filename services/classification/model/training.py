@@ -33,7 +33,7 @@ from services.classification.model.classifier import (
     word_slots,
 )
 from services.classification.model.corpus import JUDGES, Example
-from services.classification.model.encoder import CLASSES, Encoder
+from services.classification.model.encoder import CLASSES, Encoder, tokenizer
 from services.classification.model.features import FEATURES_VERSION, clean, extract
 from services.classification.model.finetuning import Recipe, fine_tuned
 from services.classification.model.limits import LeftOut, choose_limits, summary
@@ -42,6 +42,7 @@ from services.classification.model.mixtures import Mixture
 from services.classification.model.network import network_of
 from services.classification.model.regression import COLUMNS, PENALTY, Matrix, fit, matrix_of, rounded
 from services.classification.model.signals import WAYS_TO_DECLINE, hold_a_notice
+from services.classification.model.superwords import learnt
 
 MIMICS: Final = ("r1", "r2")
 """Authors whose people sound like machines on purpose: limits are not chosen on these."""
@@ -162,7 +163,9 @@ def _fitted(rows: Rows, mixtures: Sequence[Mixture], recipe: Recipe) -> Fitted:
     opinions = np.array([mixture.odds for mixture in mixtures], dtype=np.float32).reshape(-1, len(CLASSES))
     odds = np.concatenate((labels, opinions))
     cleaned = clean([mixture.text for mixture in mixtures])
-    network = network_of(fine_tuned([latin(text) for text in [*rows.cleaned, *cleaned]], odds, recipe))
+    taught = [latin(text) for text in [*rows.cleaned, *cleaned]]
+    superwords = learnt([tokenizer().encode(text)[1:-1] for text in taught[: len(labels)]])
+    network = network_of(fine_tuned(taught, odds, recipe, superwords), superwords)
     matrix = rows.matrix.above(matrix_of(extract(cleaned)))
     counts = np.repeat((ROW_COUNTS, 1.0), (len(labels), len(opinions)))
     words = {
