@@ -295,12 +295,13 @@ class Processor:
         asked = [i for i in incomings if not (self._reads[i.position.topic].dedupe or i.redriven)]
         if not self._any_dead or not asked:
             return incomings
-        dead = await dead_letters.known_of(tx, [_identity_of(i) for i in asked])
-        gone = {i.position for i in asked if _identity_of(i) in dead} if dead else set()
-        for incoming in incomings if gone else ():
-            if incoming.position in gone:
+        identities = {i.position: _identity_of(i) for i in asked}
+        dead = await dead_letters.known_of(tx, list(identities.values()))
+        living = [i for i in incomings if identities.get(i.position) not in dead]
+        for incoming in asked if dead else ():
+            if identities[incoming.position] in dead:
                 effects.duplicate(incoming)
-        return [i for i in incomings if i.position not in gone]
+        return living
 
     async def _screen(
         self, tx: asyncpg.Connection, incomings: Sequence[AnyIncoming], effects: Effects, dead: list[DeadLetter]

@@ -62,6 +62,10 @@ class Up:
         finally:
             await producer.stop()
 
+    async def letters(self, service: str) -> list[dict[str, Any]]:
+        """A service's dead letters."""
+        return list(json.loads(await self.inmail("dlq", "list", "--service", service, "--json")))
+
     async def until(self, path: str, holds: Any) -> Any:
         """Ask the inbox until its answer is as wanted."""
         async with httpx.AsyncClient(base_url=self.addresses["services"]["inbox"]) as client:
@@ -152,15 +156,12 @@ async def test_a_record_of_nothing_holds_no_other_back_when_it_is_sent_back(up: 
         await producer.stop()
     await up.send(CONTRACT_EVENTS, b"k", b"{not json")
 
-    async def letters() -> list[Any]:
-        return list(json.loads(await up.inmail("dlq", "list", "--service", "credits", "--json")))
-
     async with asyncio.timeout(_WAIT_SECONDS_MAX):
-        while len(await letters()) < 2:
+        while len(await up.letters("credits")) < 2:
             pass
         redriven = json.loads(await up.inmail("dlq", "redrive", "--service", "credits", "--json"))["redriven"]
         assert len(redriven) == 2
-        while len(await letters()) < 4:
+        while len(await up.letters("credits")) < 4:
             pass
 
 
@@ -174,8 +175,7 @@ async def test_a_redriven_record_in_binary_mode_keeps_its_attributes(up: Up) -> 
     await up.send(MESSAGING_EVENTS, b"another key", json.dumps(json.loads(value)["data"]).encode(), headers)
 
     async def letters() -> list[dict[str, Any]]:
-        found = json.loads(await up.inmail("dlq", "list", "--service", "ingestion", "--json"))
-        return [x for x in found if x["reason"] != "INVALID_JSON"]
+        return [x for x in await up.letters("ingestion") if x["reason"] != "INVALID_JSON"]
 
     async def own_headers(number: int) -> dict[str, bytes]:
         shown = json.loads(await up.inmail("dlq", "show", "ingestion", str(number), "--json"))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -65,11 +66,20 @@ SPEC = ServiceSpec(
 )
 
 
+@asynccontextmanager
+async def reading_otherwise(database: str, **changes: Any) -> AsyncIterator[Harness]:
+    """The service with other fields of its `Read`."""
+    opened = await Harness.open(replace(SPEC, reads=(replace(SPEC.reads[0], **changes),)), database)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
 @pytest.fixture
 async def harness(database: str) -> AsyncIterator[Harness]:
-    opened = await Harness.open(SPEC, database)
-    yield opened
-    await opened.close()
+    async with reading_otherwise(database) as opened:
+        yield opened
 
 
 def handler_of(harness: Harness) -> Any:
@@ -180,20 +190,17 @@ async def test_r11_a_repeat_of_what_was_spoilt_is_no_first_wherever_the_batch_is
     assert sorted(result for *_, result in harness.results) == ["dead_letter", "duplicate"]
 
 
-async def test_r11_a_dead_letter_lives_only_by_redrive(harness: Harness) -> None:
+async def test_r11_a_dead_letter_lives_only_by_redrive(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = reply("a", "poison")
     record = (dead.subject.encode(), encode(dead))
     await harness.feed_raw(MESSAGING_EVENTS, [record])
-    handler_of(harness).__class__.handle, mended = _never_poisoned, handler_of(harness).__class__.handle
-    try:
-        await harness.feed_raw(MESSAGING_EVENTS, [record])
-        assert handler_of(harness).seen == []
-        await harness.feed_raw(MESSAGING_EVENTS, [record], headers=[(REDRIVE_HEADER, b"1")])
-        assert handler_of(harness).seen == ["a"]
-        await harness.feed_raw(MESSAGING_EVENTS, [record], headers=[(REDRIVE_HEADER, b"1")])
-        assert handler_of(harness).seen == ["a"]
-    finally:
-        handler_of(harness).__class__.handle = mended
+    monkeypatch.setattr(RecordingHandler, "handle", _never_poisoned)
+    await harness.feed_raw(MESSAGING_EVENTS, [record])
+    assert handler_of(harness).seen == []
+    await harness.feed_raw(MESSAGING_EVENTS, [record], headers=[(REDRIVE_HEADER, b"1")])
+    assert handler_of(harness).seen == ["a"]
+    await harness.feed_raw(MESSAGING_EVENTS, [record], headers=[(REDRIVE_HEADER, b"1")])
+    assert handler_of(harness).seen == ["a"]
 
 
 async def _never_poisoned(
@@ -214,24 +221,19 @@ async def test_a_redrive_that_fails_again_is_a_dead_letter_again(harness: Harnes
 # Poison
 
 
-async def test_r11_a_dead_letter_of_an_unscreened_topic_is_not_brought_to_life_by_a_replay(database: str) -> None:
+async def test_r11_a_dead_letter_of_an_unscreened_topic_is_not_brought_to_life_by_a_replay(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kit's inbox does not screen topics whose writer numbers its events; their dead stay dead all the same."""
-    (read,) = SPEC.reads
-    harness = await Harness.open(replace(SPEC, reads=(replace(read, dedupe=False),)), database)
-    try:
+    async with reading_otherwise(database, dedupe=False) as harness:
         dead = reply("a", "empty")
         record = (dead.subject.encode(), encode(dead))
         await harness.feed_raw(MESSAGING_EVENTS, [record])
-        handler_of(harness).__class__.handle, mended = _never_poisoned, handler_of(harness).__class__.handle
-        try:
-            await harness.feed_raw(MESSAGING_EVENTS, [record])
-            assert (handler_of(harness).seen, harness.results[-1][2]) == ([], "duplicate")
-            await harness.feed_raw(MESSAGING_EVENTS, [record], headers=[(REDRIVE_HEADER, b"1")])
-            assert handler_of(harness).seen == ["a"]
-        finally:
-            handler_of(harness).__class__.handle = mended
-    finally:
-        await harness.close()
+        monkeypatch.setattr(RecordingHandler, "handle", _never_poisoned)
+        await harness.feed_raw(MESSAGING_EVENTS, [record])
+        assert (handler_of(harness).seen, harness.results[-1][2]) == ([], "duplicate")
+        await harness.feed_raw(MESSAGING_EVENTS, [record], headers=[(REDRIVE_HEADER, b"1")])
+        assert handler_of(harness).seen == ["a"]
 
 
 async def test_poison_alone_becomes_a_dead_letter(harness: Harness) -> None:
@@ -266,17 +268,13 @@ async def test_a_header_without_a_value_is_kept_while_its_record_waits(harness: 
 
 async def test_what_one_reader_alone_cannot_do_is_its_own_letter(database: str) -> None:
     """Another service owns the topic's letters, but that one has done the event, and knows of no failure."""
-    (read,) = SPEC.reads
-    harness = await Harness.open(replace(SPEC, reads=(replace(read, owns_dead_letters=False),)), database)
-    try:
+    async with reading_otherwise(database, owns_dead_letters=False) as harness:
         await harness.feed(MESSAGING_EVENTS, reply("a", "empty"), reply("b", "poison"))
         assert [d.reason for d in harness.dead] == ["PROCESSING_FAILED"]
         counted = harness.resources.metrics.registry.get_sample_value(
             "inmail_dead_letters_total", {"topic": MESSAGING_EVENTS, "reason": "PROCESSING_FAILED"}
         )
         assert counted == 1
-    finally:
-        await harness.close()
 
 
 async def test_a_conflict_among_many_bad_records_costs_one_cut(harness: Harness) -> None:
