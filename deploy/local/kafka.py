@@ -13,13 +13,12 @@ from deploy.local.install import ensure_kafka
 from deploy.local.java import JavaProgram
 from deploy.local.kafka_ready import wait_until_ready
 from deploy.local.paths import make_dir, require_free_disk
-from deploy.local.ports import HOST, free_port, is_free
+from deploy.local.ports import HOST, free_port
 from deploy.local.process import ChildProcess, server_environment
 from deploy.local.progress import ProgressCallback, ProgressEvent, silent
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 20.0
-START_TRIES_MAX = 3
 EXIT_SIGTERM = 143  # the Java runtime's status after a clean stop by SIGTERM
 WHAT = "Starting Kafka"
 # On two cores the second compiler took nearly as much as all requests together, for minutes; code of the first alone
@@ -116,16 +115,8 @@ class EmbeddedKafka:
         make_dir(self.data_dir, "Kafka's data")
         require_free_disk(self.data_dir)
         self._progress(ProgressEvent(WHAT, 0, 1))
-        for tries_left in reversed(range(START_TRIES_MAX)):
-            self._choose_ports()
-            try:
-                await self._start_once()
-                break
-            except StackError as error:
-                # Between our look and Kafka's bind, another program may take the port.
-                if not tries_left or self._fixed_port is not None or "Address already in use" not in error.cause:
-                    raise
-                self._port = None
+        self._choose_ports()
+        await self._start_once()
         self._progress(ProgressEvent(WHAT, 1, 1))
 
     async def stop(self) -> None:
@@ -168,12 +159,9 @@ class EmbeddedKafka:
         """Choose both ports at the first start only: clients and the quorum on disk remember them."""
         if self._port is not None:
             return
-        remembered = _read_ports(self.data_dir)
-        if self._fixed_port is not None:
-            self._port = self._fixed_port
-        else:
-            self._port = remembered[0] if remembered and is_free(remembered[0]) else free_port()
-        self._controller_port = remembered[1] if remembered and is_free(remembered[1]) else free_port()
+        port, controller_port = _read_ports(self.data_dir) or (None, None)
+        self._port = free_port(port) if self._fixed_port is None else self._fixed_port
+        self._controller_port = free_port(controller_port)
         _ports_path(self.data_dir).write_text(json.dumps([self._port, self._controller_port]), encoding="utf-8")
 
     async def _start_once(self) -> None:

@@ -17,7 +17,7 @@ import asyncpg
 from deploy.local.accounts import Account, unprivileged_account
 from deploy.local.errors import StackError
 from deploy.local.paths import CACHE_NAME, make_dir, reachable_by, require_free_disk
-from deploy.local.ports import HOST, free_port, is_free
+from deploy.local.ports import HOST, free_port
 from deploy.local.postgres_binaries import postgres_bin
 from deploy.local.process import ChildProcess, server_environment
 from deploy.local.progress import ProgressCallback, ProgressEvent, silent
@@ -29,7 +29,6 @@ START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 20.0
 CONNECT_SECONDS_MAX = 2.0
 POLL_SECONDS = 0.05
-START_TRIES_MAX = 3
 # A server that was told to quit when its parent died needs up to five seconds for that.
 PREDECESSOR_SECONDS_MAX = 10.0
 WHAT = "Starting Postgres"
@@ -116,16 +115,8 @@ class EmbeddedPostgres:
             await self._init()
         self._progress(ProgressEvent(WHAT, 1, 2))
         await self._clear_predecessor()
-        for tries_left in reversed(range(START_TRIES_MAX)):
-            self._choose_port()
-            try:
-                await self._start_once()
-                break
-            except StackError as error:
-                # Between our look and the server's bind, another program may take the port.
-                if not tries_left or self._fixed_port is not None or "Address already in use" not in error.cause:
-                    raise
-                self._port = None
+        self._choose_port()
+        await self._start_once()
         self._progress(ProgressEvent(WHAT, 2, 2))
 
     async def stop(self) -> None:
@@ -187,11 +178,8 @@ class EmbeddedPostgres:
         if self._port is not None:
             return
         path = self.data_dir / "port"
-        remembered = int(path.read_text(encoding="ascii")) if path.exists() else 0
-        if self._fixed_port is not None:
-            self._port = self._fixed_port
-        else:
-            self._port = remembered if remembered and is_free(remembered) else free_port()
+        remembered = int(path.read_text(encoding="ascii")) if path.exists() else None
+        self._port = free_port(remembered) if self._fixed_port is None else self._fixed_port
         path.write_text(str(self._port), encoding="ascii")
 
     async def _init(self) -> None:
