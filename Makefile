@@ -31,7 +31,7 @@ up: $(STAMP) ## Start everything on this machine and keep it up
 	@$(BIN)/inmail up
 
 test: $(STAMP) ## Run all tests, on a real Kafka and Postgres that the suite starts itself
-	@$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup $(PYTEST_ARGUMENTS)
 
 bench: $(STAMP) ## Measure throughput, latency and memory beside other ways to do the same
 	@$(BIN)/inmail bench

@@ -1,6 +1,7 @@
 """What tests share: one real Kafka and one real Postgres for the whole run, started only when a test asks for them."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,18 @@ from deploy.local.variables import KAFKA_VARIABLE, POSTGRES_VARIABLE
 from deploy.topics import create_topics
 from shared.testing.databases import Databases
 from shared.testing.topics import empty_topics
+
+TOGETHER = ("e2e", "faults", "integration")
+"""Each of these folders is worked by one process, as its tests share servers or want a machine's strength."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes work the suite (pytest-xdist)."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(folder))
+
 
 # Each server alone: a test that needs no broker does not wait for one. Naming a server as external leaves it out.
 
