@@ -47,7 +47,7 @@ NARROWED_BY: Final = 256
 class Recipe:
     """How the encoder is trained."""
 
-    epochs: int = 3
+    epochs: int = 4
     layers: int = 6
     """The first ones of the twelve."""
     batch_texts: int = 64
