@@ -153,6 +153,12 @@ async def _redrive(
     bootstrap: str, service: str | None, reason: str | None, numbers: Sequence[int], *, dry_run: bool
 ) -> list[Letter]:
     found = [x for x in await _read(bootstrap, service, reason) if x.complete and (not numbers or x.number in numbers)]
+    missing = sorted(set(numbers) - {x.number for x in found})
+    if missing:
+        raise click.ClickException(
+            f"nothing was sent: of {service}, {', '.join(map(str, missing))} cannot be; "
+            "`inmail dlq list` shows what is kept, and `inmail dlq show` whether it was too large to be kept whole"
+        )
     letters = list({(x.topic, x.key, x.value, x.own_headers): x for x in found}.values())
     if dry_run or not letters:
         return letters
@@ -213,5 +219,5 @@ def _base64(given: bytes | None) -> str | None:
 def _only(letters: Sequence[Letter], number: int) -> Letter:
     found = next((x for x in letters if x.number == number), None)
     if found is None:
-        raise click.UsageError(f"there is no dead letter {number}; `inmail dlq list` shows those that are kept")
+        raise click.ClickException(f"there is no dead letter {number}; `inmail dlq list` shows those that are kept")
     return found

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.table import Table
+from rich.text import Text
 
 from deploy.commands.records import reader, records_between
 from deploy.commands.stack import kafka_address, kafka_option
@@ -95,7 +96,7 @@ def _show(shadow: Shadow) -> None:
         table.add_row(
             f"{c.old.label} {c.old.confidence:.2f}",
             f"{c.new.label} {c.new.confidence:.2f}",
-            " ".join(c.text.split())[:_SHOWN_CHARS_MAX],
+            Text(" ".join(c.text.split())[:_SHOWN_CHARS_MAX]),  # words of people are no markup
         )
     output().print(table)
 

@@ -40,6 +40,6 @@ def _running() -> dict[str, Any]:
         description = json.loads(DESCRIPTION.read_text())
     except FileNotFoundError:
         message = "no stack is up here, and none was named: run `inmail up`, or give --kafka and --postgres"
-        raise click.UsageError(message) from None
+        raise click.ClickException(message) from None
     assert isinstance(description, dict)  # noqa: S101  written by `inmail up`
     return description

@@ -236,7 +236,8 @@ def _learn_status(inmail: InMail, fact: InmailStatusChangedV1) -> InMail:
         case "scheduled":
             return inmail if inmail.scheduled else inmail._replace(scheduled=True)
         case "sent":
-            return inmail if inmail.sent_at is not None else inmail._replace(sent_at=fact.at)
+            # The seat that sends it is its seat, whoever scheduled it.
+            return inmail if inmail.sent_at is not None else inmail._replace(sent_at=fact.at, seat_id=fact.seat_id)
         case "undelivered":
             return inmail if inmail.undelivered else inmail._replace(undelivered=True)
         case "withdrawn" | "cancelled":

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from services.inbox import openapi, parameters, queries, views
 from services.inbox.corrections import request_correction
 from services.inbox.ledger import credits_at
-from services.inbox.problems import not_found
+from services.inbox.problems import not_found, unknown_folder
 from services.inbox.queries import Place
 from services.inbox.rates import response_rates
 from services.inbox.receipt import assemble
@@ -57,7 +57,7 @@ class Api:
         """`GET /v1/seats/{seat_id}/folders/{folder}`."""
         seat_id, name = path_id(request, "seat_id"), path_id(request, "folder")
         if name not in FOLDERS:
-            raise not_found("folder", name)
+            raise unknown_folder(name, FOLDERS)
         limit, after = parameters.limit(request), parameters.place(request)
         async with acquire(self._resources.pool) as connection:
             # One row more than is shown tells whether there is another page.

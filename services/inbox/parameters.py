@@ -23,7 +23,7 @@ BODY_BYTES_MAX: Final = 64 * 1024
 _CORRECTION_CURE: Final = (
     "Send {outcome: accepted or declined, corrected_by: 1 to 128 characters, version?: a number from 1}."
 )
-_CURSOR_CURE: Final = "Leave cursor out to begin at the newest, and take it from next_cursor afterwards."
+_CURSOR_CURE: Final = "Leave cursor out for the first page, and take it from next_cursor afterwards."
 
 
 class CorrectionBody(BaseModel):

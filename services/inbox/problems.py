@@ -1,5 +1,7 @@
 """The inbox's problems: what it says of a thing that is not known, and of a parameter that cannot be read."""
 
+from collections.abc import Iterable
+
 from shared.problems import ProblemError
 
 
@@ -9,8 +11,19 @@ def not_found(what: str, name: str) -> ProblemError:
         404,
         f"unknown-{what.lower()}",
         f"Unknown {what}",
-        detail=f"No event about the {what} {name!r} has been consumed.",
+        detail=f"Nothing is known of the {what} {name!r}.",
         cure="Check the id and its percent-encoding. What was published a moment ago may take a moment to be seen.",
+    )
+
+
+def unknown_folder(name: str, names: Iterable[str]) -> ProblemError:
+    """There is no such folder; `names` are those that there are."""
+    return ProblemError(
+        404,
+        "unknown-folder",
+        "Unknown folder",
+        detail=f"There is no folder {name!r}.",
+        cure=f"Name one of {', '.join(names)}.",
     )
 
 

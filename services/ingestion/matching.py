@@ -29,7 +29,8 @@ def read(thread: Thread, reply: ReplySentV1, words: str) -> Reading:
     if reply.choice is None:
         return Reading("message")
     if reply.attachments or (words and reply.template is None):
-        return Reading("with_message")
+        unknown = reply.template is not None and find(reply.template) is None
+        return Reading("with_message", unknown_template=unknown)
     if not words or reply.template is None:
         return Reading("template_only")
     return _compare(thread, reply, reply.template, words)
@@ -61,7 +62,7 @@ def answered_inmail(thread: Thread, reply: ReplySentV1) -> Inmail | None:
     """Give the InMail that a reply answers, of those known now; None where there is none yet (R12).
 
     Withdrawn ones count: the candidate may have read them. Undelivered ones don't. A follow-up sent in spite of its
-    cancellation is answered by later replies only (R16).
+    cancellation is answered by later replies only (R16): by those after its sending, without R22's allowance.
     """
     limit = reply.sent_at + SKEW_MAX
     newest: Inmail | None = None
@@ -69,7 +70,7 @@ def answered_inmail(thread: Thread, reply: ReplySentV1) -> Inmail | None:
     for inmail in thread.inmails.values():
         if inmail.sent_at is None or inmail.sent_at > limit or inmail.undelivered_at is not None:
             continue
-        if inmail.cancelled_at is not None and reply.sent_at <= inmail.cancelled_at:
+        if inmail.cancelled_at is not None and reply.sent_at <= inmail.sent_at:
             continue
         if inmail.inmail_id == reply.in_reply_to:
             return inmail

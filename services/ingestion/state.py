@@ -169,6 +169,11 @@ class Thread:
         place = bisect_left(self.replies, at, key=lambda known: known.sent_at)
         return self.replies[place] if place < len(self.replies) else None
 
+    def candidate_name(self, inmail: Inmail) -> str | None:
+        """The name to tell of an InMail's candidate: its own, or else that of the newest other one that has a name."""
+        others = sorted(self.inmails.values(), key=lambda known: (known.first_known_at, known.inmail_id), reverse=True)
+        return next((known.candidate_name for known in (inmail, *others) if known.candidate_name is not None), None)
+
     def names_by(self, at: datetime) -> Iterator[str]:
         """Every name that an InMail has carried by `at`: the names a reply of that instant could have been given.
 

@@ -1,5 +1,6 @@
 """Dead letters: what could not be processed, kept with its original bytes and published for the operators."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import asyncpg
@@ -34,13 +35,14 @@ WHERE d.identity = n.identity AND d.content_hash = n.content_hash
 async def store_dead_letters(tx: asyncpg.Connection, dead: Sequence[DeadLetter]) -> list[DeadLetter]:
     """Keep the dead letters and return those not known before: only they are published.
 
+    Each is known by its event's identity and by its fact's: neither may come back (R11).
     An orphan is new in any case: it was taken in as the first, and what died meanwhile was a spoilt copy of it.
     """
     if not dead:
         return []
     rows = [
         (
-            d.identity,
+            identity,
             d.content_hash,
             d.reason,
             d.record.position.topic,
@@ -49,10 +51,15 @@ async def store_dead_letters(tx: asyncpg.Connection, dead: Sequence[DeadLetter])
             d.record.timestamp,
         )
         for d in dead
+        for identity in _identities(d)
     ]
     inserted = await tx.fetch(_INSERT, *map(list, zip(*rows, strict=True)))
-    kept = {Position(row["topic"], row["partition"], row["offset"]) for row in inserted}
-    return [d for d in dead if d.record.position in kept]
+    new = Counter(Position(row["topic"], row["partition"], row["offset"]) for row in inserted)
+    return [d for d in dead if new[d.record.position] == len(_identities(d))]
+
+
+def _identities(dead: DeadLetter) -> list[bytes]:
+    return [dead.identity] if dead.business is None else [dead.identity, dead.business]
 
 
 async def any_known(tx: asyncpg.Connection) -> bool:

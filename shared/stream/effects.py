@@ -27,6 +27,8 @@ class DeadLetter:
     detail: str
     identity: bytes
     content_hash: bytes
+    business: bytes | None = None
+    """The fact's own identity, where the event could be read: under another event id it comes back as dead."""
 
 
 class Effects:

@@ -23,7 +23,7 @@ WITH given AS MATERIALIZED (
 )
 SELECT identity, NULL AS dead_hash FROM given WHERE NOT EXISTS (SELECT FROM entered e WHERE e.identity = given.identity)
 UNION ALL
-SELECT identity, content_hash FROM dead_letter WHERE identity = ANY($1)
+SELECT identity, content_hash FROM dead_letter WHERE identity = ANY($1 || $3)
 """
 _SELECT = "SELECT identity, content_hash FROM inbox WHERE identity = ANY($1)"
 _DELETE = "DELETE FROM inbox WHERE identity = ANY($1)"
@@ -93,7 +93,7 @@ async def screen(tx: asyncpg.Connection, candidates: Sequence[Candidate], *, exp
         elif stored is not None or stored_business is not None:
             screened.conflicts.append(c)
             forget += entered
-        elif (c.identity, c.content_hash) in dead and not c.incoming.redriven:
+        elif not c.incoming.redriven and not dead.isdisjoint((i, c.content_hash) for i in (c.identity, c.business)):
             screened.duplicates.append(c)
             forget += entered
         else:

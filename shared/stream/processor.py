@@ -69,6 +69,8 @@ class Rejected:
 
     record: RawRecord
     error: InvalidRecordError
+    business: bytes | None = None
+    """The identity of its fact, where it is an event that could not be applied."""
 
 
 Decoded = AnyIncoming | Rejected
@@ -322,6 +324,7 @@ class Processor:
                 "the same identity with other content was taken first",
                 c.identity,
                 c.content_hash,
+                c.business,
             )
             for c in screened.conflicts
         ]
@@ -346,7 +349,7 @@ class Processor:
         gone = {i.position for i in expired}
         for incoming, reason, detail in effects.dead_letters:
             c = _candidate(incoming)
-            dead.append(DeadLetter(incoming.raw, reason, detail, c.identity, c.content_hash))
+            dead.append(DeadLetter(incoming.raw, reason, detail, c.identity, c.content_hash, c.business))
             forget += [c.identity] if c.business is None else [c.identity, c.business]
             if incoming.position not in gone and effects.parked.pop(incoming.position, None) is None:
                 released.append(incoming.position)
@@ -372,8 +375,10 @@ class Processor:
 
     async def _revive(self, tx: asyncpg.Connection, items: Sequence[Decoded]) -> None:
         """Forget earlier deaths of redriven records, so that they may live, or fail visibly again."""
-        again = [_identity_of(item) for item in items if _record(item).redriven]
-        await dead_letters.revive(tx, again)
+        again = [item for item in items if _record(item).redriven]
+        known = [_identity_of(item) for item in again]
+        known += [(b, h) for item, (_, h) in zip(again, known, strict=True) if (b := _business_of(item)) is not None]
+        await dead_letters.revive(tx, known)
 
     async def _store_dead(self, tx: asyncpg.Connection, kept: Sequence[DeadLetter]) -> list[OutboxRow]:
         by_source: dict[TopicPartition, list[DeadLetter]] = {}
@@ -490,12 +495,8 @@ def _halves(items: Sequence[Decoded], at: int) -> list[tuple[Sequence[Decoded], 
 
 
 def _candidate(incoming: AnyIncoming) -> Candidate:
-    event = incoming.event
-    business_field = event.data.business_id_field
-    business = None
-    if business_field is not None:
-        business = inbox.business_identity(event.type, getattr(event.data, business_field))
-    return Candidate(incoming, inbox.event_identity(event.source, event.id), business, content_hash(event))
+    identity, digest = _identity_of(incoming)
+    return Candidate(incoming, identity, _business_of(incoming), digest)
 
 
 def _poison(item: Decoded, detail: str) -> Rejected:
@@ -505,7 +506,16 @@ def _poison(item: Decoded, detail: str) -> Rejected:
     known = InvalidRecordError(
         "PROCESSING_FAILED", detail, source=event.source, id=event.id, content_hash=content_hash(event)
     )
-    return Rejected(item.raw, known)
+    return Rejected(item.raw, known, _business_of(item))
+
+
+def _business_of(item: Decoded) -> bytes | None:
+    """Give the identity of an event's fact, whatever the event's id; not every type has one."""
+    if isinstance(item, Rejected):
+        return item.business
+    event = item.event
+    name = event.data.business_id_field
+    return None if name is None else inbox.business_identity(event.type, getattr(event.data, name))
 
 
 def _identity_of(item: Decoded) -> tuple[bytes, bytes]:
@@ -537,4 +547,6 @@ def _cut_after_death(items: Sequence[Decoded]) -> None:
 
 def _dead_of(rejected: Rejected) -> DeadLetter:
     identity, digest = _identity_of(rejected)
-    return DeadLetter(rejected.record, rejected.error.reason, rejected.error.detail, identity, digest)
+    return DeadLetter(
+        rejected.record, rejected.error.reason, rejected.error.detail, identity, digest, rejected.business
+    )

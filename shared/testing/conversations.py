@@ -125,7 +125,7 @@ class Conversation:
             candidate=Candidate(id=self.candidate.id, name=self.candidate.name),
             choice=choice,
             content=content,
-            first_response=not self.replies,
+            first_response=all(known.inmail_id != inmail_id for known in self.replies.values()),
             inmail_sent_at=self.sent_at.get(inmail_id, START),
             sent_at=at,
             thread_version=self._next(),

@@ -142,7 +142,8 @@ async def test_bad_input_is_listed_shown_and_sent_back(up: Up) -> None:
         while len(json.loads(await up.inmail("dlq", "list", "--json"))) < 2:
             pass
     assert "would send 1" in await up.inmail("dlq", "redrive", "--dry-run"), "what failed again is one record still"
-    await up.inmail("dlq", "show", "ingestion", "999", expect=2)
+    await up.inmail("dlq", "show", "ingestion", "999", expect=1)
+    await up.inmail("dlq", "redrive", "--service", "ingestion", "--number", "999", expect=1)
 
 
 async def test_a_record_of_nothing_holds_no_other_back_when_it_is_sent_back(up: Up) -> None:
@@ -209,24 +210,40 @@ async def test_a_replay_changes_nothing(up: Up) -> None:
     assert "accepted" in json.dumps(state)
 
 
-async def test_a_correction_becomes_an_example_and_a_new_model_is_tried_in_the_shadow(up: Up, tmp_path: Path) -> None:
+async def test_r29_a_correction_posts_nothing_and_becomes_an_example_and_a_new_model_is_tried_in_the_shadow(
+    up: Up, tmp_path: Path
+) -> None:
     thread = await answered_thread(up, "taught")
-    said = builders.reply(reply_id="reply-words", thread_id=f"{thread}-2", text="No thanks, I am not interested.")
-    sent = builders.sent(inmail_id="inmail-words", thread_id=f"{thread}-2", contract_id="contract-taught", seat_id="s")
+    said = builders.reply(reply_id="reply-words", thread_id=f"{thread}-2", text="No thanks [/b], I am not interested.")
+    sent = builders.sent(
+        inmail_id="inmail-words", thread_id=f"{thread}-2", contract_id="contract-taught", seat_id="seat-taught"
+    )
     for event in (sent, said):
         key, value, _ = builders.record(event)
         await up.send(MESSAGING_EVENTS, key, value)
-    await up.until(f"/v1/threads/{thread}-2", lambda t: "declined" in json.dumps(t))
+    before = await up.until(f"/v1/threads/{thread}-2", lambda t: "declined" in json.dumps(t))
+    await up.until("/v1/contracts/contract-taught/credits", lambda c: c["returned"] == 2)
     async with httpx.AsyncClient(base_url=up.addresses["services"]["inbox"]) as client:
         taken = await client.post(
             f"/v1/threads/{thread}-2/outcome", json={"outcome": "accepted", "corrected_by": "recruiter"}
         )
         assert taken.status_code == httpx.codes.ACCEPTED
-    await up.until(f"/v1/threads/{thread}-2", lambda t: '"human"' in json.dumps(t))
+    after = await up.until(f"/v1/threads/{thread}-2", lambda t: '"human"' in json.dumps(t))
+    assert (after["state"]["locked"], after["can_reply"]) == (before["state"]["locked"], before["can_reply"])
+    await answered_thread(up, "taught-later")
+    await up.until("/v1/contracts/contract-taught-later/credits", lambda c: c["returned"] == 1)
+    entries = await up.until("/v1/contracts/contract-taught/credits/entries", lambda _: True)
+    assert sorted(entry["kind"] for entry in entries["items"]) == [
+        "charged",
+        "charged",
+        "granted",
+        "returned",
+        "returned",
+    ]
 
     (example,) = [json.loads(line) for line in (await up.inmail("corrections")).splitlines()]
     assert example == {
-        "text": "No thanks, I am not interested.",
+        "text": "No thanks [/b], I am not interested.",
         "label": "accept",
         "lang": example["lang"],
         "tags": ["corrected"],

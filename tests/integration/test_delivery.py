@@ -210,6 +210,31 @@ async def _never_poisoned(
     self.seen += [i.event.id for i in batch]
 
 
+@pytest.mark.parametrize("batch_records", [1, 10])
+@pytest.mark.parametrize(("text", "reason"), [("empty", "EMPTY_RESPONSE"), ("poison", "PROCESSING_FAILED")])
+async def test_r11_what_is_dead_comes_back_under_no_other_event_id(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, text: str, reason: str, batch_records: int
+) -> None:
+    dead, again = reply("a", text, reply_id="r"), reply("b", text, reply_id="r")
+    await harness.feed(MESSAGING_EVENTS, dead, again, batch_records=batch_records)
+    monkeypatch.setattr(RecordingHandler, "handle", _never_poisoned)
+    await harness.feed(MESSAGING_EVENTS, again, reply("c", text, reply_id="r"))
+    assert [d.reason for d in harness.dead] == [reason]
+    assert handler_of(harness).seen == []
+    await harness.feed_raw(
+        MESSAGING_EVENTS, [(again.subject.encode(), encode(again))], headers=[(REDRIVE_HEADER, b"1")]
+    )
+    assert handler_of(harness).seen == ["b"]
+    await harness.feed(MESSAGING_EVENTS, dead)
+    assert handler_of(harness).seen == ["b"]
+
+
+async def test_r11_a_conflict_under_a_third_event_id_is_no_second_letter(harness: Harness) -> None:
+    others = [reply(event_id, "other", reply_id="r") for event_id in "bc"]
+    await harness.feed(MESSAGING_EVENTS, reply("a", reply_id="r"), *others)
+    assert [d.reason for d in harness.dead] == ["ID_CONFLICT"]
+
+
 async def test_a_redrive_that_fails_again_is_a_dead_letter_again(harness: Harness) -> None:
     dead = reply("a", "empty")
     record = (dead.subject.encode(), encode(dead))
@@ -346,7 +371,10 @@ async def test_r21_a_parked_record_is_orphaned_when_its_time_is_over(harness: Ha
     assert len(await harness.fetch("SELECT * FROM parked")) == 1
     await harness.expire(at + timedelta(hours=24))
     assert await harness.fetch("SELECT * FROM parked") == []
-    assert [r["reason"] for r in await harness.fetch("SELECT reason FROM dead_letter")] == ["ORPHANED"]
+    assert [
+        r["reason"]
+        for r in await harness.fetch('SELECT DISTINCT ON (topic, partition, "offset") reason FROM dead_letter')
+    ] == ["ORPHANED"]
     assert await harness.fetch("SELECT * FROM inbox") == []
 
 
@@ -359,7 +387,10 @@ async def test_r21_all_that_is_due_expires_in_bounded_steps(harness: Harness) ->
     for left in (5, 0):
         await harness.expire(at + timedelta(hours=25))
         assert len(await harness.fetch("SELECT FROM parked")) == left
-    assert [r["reason"] for r in await harness.fetch("SELECT reason FROM dead_letter")] == ["ORPHANED"] * len(waiting)
+    assert [
+        r["reason"]
+        for r in await harness.fetch('SELECT DISTINCT ON (topic, partition, "offset") reason FROM dead_letter')
+    ] == ["ORPHANED"] * len(waiting)
 
 
 async def test_ids_are_forgotten_in_bounded_steps_until_none_is_left(
@@ -396,7 +427,7 @@ async def test_r21_an_orphan_is_a_dead_letter_although_a_spoilt_copy_of_it_is_on
     await harness.feed(MESSAGING_EVENTS, waiting, timestamp=at)
     await harness.feed_raw(MESSAGING_EVENTS, [(b"another-thread", encode(waiting))], timestamp=at)
     await harness.expire(at + timedelta(hours=25))
-    rows = await harness.fetch("SELECT reason FROM dead_letter")
+    rows = await harness.fetch('SELECT DISTINCT ON (topic, partition, "offset") reason FROM dead_letter')
     assert [row["reason"] for row in rows] == ["ORPHANED"]
     assert sum(map(len, [row["keys"] for row in await harness.fetch("SELECT keys FROM outbox")])) == 2
 

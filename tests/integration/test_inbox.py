@@ -170,7 +170,10 @@ async def test_r21_an_outcome_whose_reply_never_comes_is_orphaned(inbox: Inbox) 
     await inbox.decide(talk.decided())
     await inbox.harness.expire(to_instant(datetime.now(UTC) + timedelta(days=2)))
     assert await inbox.harness.fetch("SELECT * FROM parked") == []
-    assert [row["reason"] for row in await inbox.harness.fetch("SELECT reason FROM dead_letter")] == ["ORPHANED"]
+    assert [
+        row["reason"]
+        for row in await inbox.harness.fetch('SELECT DISTINCT ON (topic, partition, "offset") reason FROM dead_letter')
+    ] == ["ORPHANED"]
 
 
 async def test_r11_repeats_have_no_effect(inbox: Inbox) -> None:
@@ -578,6 +581,18 @@ async def test_r31_rates_of_the_seat_that_sent(inbox: Inbox) -> None:
     assert await at(days=61) == [(2, 4), (1, 4), (1 / 3 + 1, 2)]
     nothing = await inbox.get("/v1/seats/somebody-else/response-rate")
     assert nothing["pooled"] == {"numerator": 0, "denominator": 0, "rate": None}
+
+
+async def test_r19_r31_free_inmails_and_follow_ups_count_each_by_itself(inbox: Inbox) -> None:
+    talk = Conversation()
+    await inbox.talk(
+        talk.status(credit_cost=0),
+        talk.status(at=after(days=1), inmail_id="inmail-2", kind="follow_up"),
+        talk.reply(after(days=2), inmail_id="inmail-2"),
+    )
+    await inbox.decide(talk.decided())
+    found = await inbox.get("/v1/seats/seat-1/response-rate")
+    assert (found["pooled"]["numerator"], found["pooled"]["denominator"]) == (1, 2)
 
 
 async def test_r31_exactly_thirty_days_count(inbox: Inbox) -> None:

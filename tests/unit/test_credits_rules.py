@@ -306,6 +306,17 @@ def test_r21_an_inmail_of_an_unknown_contract_waits_with_all_its_facts() -> None
     assert book.waiting == {}
 
 
+@pytest.mark.parametrize("names", [("scheduled", "sent"), ("sent", "scheduled")])
+def test_r24_lines_from_the_sending_on_name_the_seat_that_sent(names: tuple[str, str]) -> None:
+    seats = {"scheduled": "s", "sent": "other"}
+    known = status("i", names[0], seat_id=seats[names[0]]), status("i", names[1], seat_id=seats[names[1]])
+    book = decided(started(), seat(), seat("other"), *known, reply("i"))
+    told = {entry.kind: entry.seat_id for entry in book.entries if entry.inmail_id}
+    assert told.pop("held", "s") == "s"
+    assert set(told.values()) == {"other"}
+    assert "returned" in told
+
+
 def test_r21_an_inmail_of_an_unknown_seat_waits_and_is_not_denied() -> None:
     book = decided(started(0), status("i", "scheduled"))
     assert denials(book) == []

@@ -101,6 +101,15 @@ def test_r01_the_choice_is_carried_whatever_the_text_says(choice: Choice) -> Non
     assert (request.choice, request.text) == (choice, None)
 
 
+@pytest.mark.parametrize(("name", "told"), [(None, "Ada"), ("Grace", "Grace")])
+def test_r26_a_name_that_the_answered_inmail_lacks_is_that_of_another_one(name: str | None, told: str) -> None:
+    nameless = Candidate(id="candidate-1", name=name)
+    talk = Talk(sent(), follow_up_sent(at=after(hours=1), candidate=nameless), reply(text="Hi", at=after(days=1)))
+    assert talk.last(ReplyRecordedV1).inmail_id == "inmail-2"
+    assert talk.last(ReplyRecordedV1).candidate.name == told
+    assert talk.last(ClassificationRequestedV1).candidate.name == told
+
+
 def test_r02_only_what_the_sent_reply_carries_counts() -> None:
     talk = Talk(sent(), drafted(choice="not_interested", at=after(hours=1)))
     talk.then(smart("interested", at=after(hours=2)))
@@ -193,10 +202,11 @@ def test_r03_old_versions_are_recognised_in_every_locale(version: int, locale: s
 
 
 @pytest.mark.parametrize("change", [{"id": "unheard"}, {"version": 99}, {"version": "2"}, {"locale": "xx"}], ids=str)
-def test_r03_an_unknown_template_fails_open_and_is_counted(change: dict[str, object]) -> None:
+@pytest.mark.parametrize("attachments", [0, 1])
+def test_r03_an_unknown_template_fails_open_and_is_counted(change: dict[str, object], attachments: int) -> None:
     template, text = render("not_interested", "en", "Ada")
     unknown = template.model_copy(update=change)
-    talk = Talk(sent(), reply(choice="not_interested", template=unknown, text=text))
+    talk = Talk(sent(), reply(choice="not_interested", template=unknown, text=text, attachments=attachments))
     assert talk.content == "with_message"
     assert talk.decision.unknown_template
     assert not talk.thread.locked
@@ -503,6 +513,14 @@ def test_r16_what_was_cancelled_and_sent_is_not_answered_by_a_reply_from_before(
     talk.then(follow_up_sent(at=after(days=1, minutes=3)))
     talk.then(reply(reply_id="late", text="Hi", in_reply_to=named, at=after(days=1) - timedelta(minutes=1)))
     assert talk.last(ReplyRecordedV1).inmail_id == "inmail-1"
+
+
+@pytest.mark.parametrize("named", [None, "inmail-2"])
+def test_r16_what_was_cancelled_and_sent_is_answered_by_what_was_written_after_it(named: str | None) -> None:
+    """Also by a reply from before the one that cancelled it, which came first: it could be read by then."""
+    talk = Talk(sent(), follow_up_scheduled(at=after(hours=1)), reply(text="Hi"), follow_up_sent(at=after(hours=3)))
+    talk.then(reply(reply_id="earlier", text="Hi", in_reply_to=named, at=after(hours=5)))
+    assert talk.last(ReplyRecordedV1).inmail_id == "inmail-2"
 
 
 # R17, R18, R21: facts
