@@ -28,7 +28,7 @@ class DeadLetter:
     identity: bytes
     content_hash: bytes
     business: bytes | None = None
-    """The fact's own identity, where the event could be read: under another event id it comes back as dead."""
+    """The fact's own identity: it comes back under no other event id. Not of a conflict, where an id was at fault."""
 
 
 class Effects:

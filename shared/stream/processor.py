@@ -324,7 +324,6 @@ class Processor:
                 "the same identity with other content was taken first",
                 c.identity,
                 c.content_hash,
-                c.business,
             )
             for c in screened.conflicts
         ]
