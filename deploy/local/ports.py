@@ -12,8 +12,6 @@ PORT_FIRST = 20_000
 PORT_LAST_DEFAULT = 32_767
 TRIES_MAX = 200
 _EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-
-
 _held: set[int] = set()
 
 

@@ -100,6 +100,17 @@ class Harness:
         """Read the service's tables."""
         return list(await self.resources.pool.fetch(sql, *arguments))
 
+    async def dead_reasons(self, topic: str | None = None) -> list[str]:
+        """Give the reason of each record given up that is remembered, of one topic if given.
+
+        Its event's identity is remembered and, unless an id was in dispute, its fact's: it is told once all the same.
+        """
+        rows = await self.fetch(
+            'SELECT DISTINCT ON (topic, partition, "offset") reason FROM dead_letter WHERE topic = coalesce($1, topic)',
+            topic,
+        )
+        return [row["reason"] for row in rows]
+
     def on(self, topic: str) -> list[Event[Any]]:
         """What was emitted to one topic."""
         return [event for name, event in self.emitted if name == topic]

@@ -115,9 +115,7 @@ async def test_what_waits_too_long_is_an_orphan_and_holds_nothing_up(notificatio
     facts, outcome = answered(thread), thread.decided()
     await feed(notification, outcome)
     await notification.expire(NOW + timedelta(days=2))
-    assert await values(notification, 'SELECT DISTINCT ON (topic, partition, "offset") reason FROM dead_letter') == [
-        "ORPHANED"
-    ]
+    assert await notification.dead_reasons() == ["ORPHANED"]
     thread.reply(NIGHT, reply_id="reply-2")
     emitted = await feed(notification, *facts, thread.decided("declined", source="human", at=NIGHT))
     assert [e.data.kind for e in emitted] == ["candidate_declined"]
@@ -132,12 +130,10 @@ async def test_no_outcome_is_an_orphan_while_what_it_waits_for_lies_unread(notif
     await notification.feed(OUTCOME_EVENTS, outcome, timestamp=NOW)
     await notification.feed(OUTCOME_EVENTS, other.decided(), timestamp=later)
     await notification.processor.sweep(notification.claims, {(OUTCOME_EVENTS, PARTITION): later})
-    assert await values(notification, 'SELECT DISTINCT ON (topic, partition, "offset") reason FROM dead_letter') == []
+    assert await notification.dead_reasons() == []
     assert [e.causeid for e in await feed(notification, *facts)] == [outcome.id]
     await notification.expire(later + timedelta(days=1))
-    assert await values(notification, 'SELECT DISTINCT ON (topic, partition, "offset") reason FROM dead_letter') == [
-        "ORPHANED"
-    ], "the other's facts never came"
+    assert await notification.dead_reasons() == ["ORPHANED"], "the other's facts never came"
 
 
 async def test_a_seat_belongs_to_whom_spoke_last_by_event_time_whatever_its_contract(notification: Harness) -> None:
