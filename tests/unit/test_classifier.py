@@ -110,6 +110,7 @@ def test_r09_a_text_like_an_answering_machine_s_is_a_response_under_suspicion(te
         "Lütfen bu mesaja cevap vermeyiniz.",
         "田中は先月末で退職いたしました。",
         "王经理已离职。",
+        "Woh ab hamare saath nahi hain.",
         "This inbox is not monitored.",
         "Your request has been logged.",
         "The recipient's mailbox is full.",
@@ -126,7 +127,7 @@ def test_r09_people_hardly_ever_write_in_the_words_of_a_notice() -> None:
     rows = corpus.load("train")
     held = hold_a_notice(clean([row.text for row in rows]))
     people = np.array([row.label != "auto_reply" for row in rows])
-    assert held[people].mean() < 0.001
+    assert held[people].mean() < 0.0005
     assert held[~people].mean() > 0.05
 
 

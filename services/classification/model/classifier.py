@@ -183,11 +183,12 @@ class Classifier:
     def _judge(self, cleaned: Sequence[str], found: Features, scores: Mapping[str, Scores]) -> tuple[Scores, Bools]:
         """Give the probability that each text declines, and whether a machine wrote it.
 
-        By its words where they tell, else by its meaning as well.
+        By its words where they tell, else by its meaning as well. The words of a notice count in any case, as they did
+        where limits were chosen (`limits.py`).
         """
         limits, automatic = self.limits, scores["auto_reply"]
         decline = probability(scores["decline"], limits.words_calibration)
-        suspected = np.zeros(len(cleaned), dtype=bool)
+        suspected = hold_a_notice(cleaned)
         asked = np.flatnonzero(self._asked(found, scores))
         if len(asked):
             texts = [cleaned[number] for number in asked.tolist()]
@@ -195,7 +196,7 @@ class Classifier:
             decline[asked] = probability(weighed(scores["decline"][asked], meant, limits.together))
             machine = weighed(automatic[asked], auto_meant, limits.auto_together)
             scored = (machine >= limits.auto_score_min) & (automatic[asked] >= limits.auto_asked_min)
-            suspected[asked] = scored | hold_a_notice(texts)
+            suspected[asked] |= scored
         return decline, suspected
 
 
