@@ -33,7 +33,7 @@ from services.classification.model.mixtures import Mixture
 from services.classification.model.narrowing import narrowed
 from services.classification.model.network import network_of
 from services.classification.model.pretrained import pretrained
-from services.classification.model.signals import hold_a_notice
+from services.classification.model.signals import NOTICES_PATH, hold_a_notice, notices
 from services.classification.model.superwords import COUNT_MIN, Superwords, learnt
 
 CLASSIFIER = Classifier.load()
@@ -129,6 +129,15 @@ def test_r09_people_hardly_ever_write_in_the_words_of_a_notice() -> None:
     people = np.array([row.label != "auto_reply" for row in rows])
     assert held[people].mean() < 0.0005
     assert held[~people].mean() > 0.05
+
+
+def test_a_pattern_of_a_notice_begins_with_a_letter_that_stands_for_itself() -> None:
+    occasions = json.loads(NOTICES_PATH.read_text(encoding="utf-8")).values()
+    patterns = [pattern for occasion in occasions for some in occasion.values() for pattern in some]
+    assert [pattern for pattern in patterns if not pattern[0].isalnum() or pattern[1:2] in {"?", "*", "+", "{"}] == []
+    for pattern in patterns:
+        assert notices().pattern.count(pattern[1:]) >= 1
+        assert "|" not in re.sub(r"\([^()]*(?:\([^()]*\)[^()]*)*\)", "", pattern), "it would part all that begin alike"
 
 
 @pytest.mark.parametrize(
@@ -325,7 +334,7 @@ def test_the_stored_network_is_the_trained_one() -> None:
     """But for the rounding to 7 and 8 bits; what is filled up and the other texts of a batch do not count."""
     texts = clean(["yes, count me in", "no thanks, and please do not write again", "tell me more"])
     odds = np.eye(3, dtype=np.float32)[[0, 1, 0]]
-    pieces = [tokenizer().encode(text) for text in texts]
+    pieces = tokenizer().encode(texts)
     superwords = learnt([ids[1:-1] for ids in pieces] * COUNT_MIN)
     parameters = finetuning.fine_tuned(texts, odds, SMALL, superwords)
     parameters["head"]["weight"] = parameters["head"]["weight"] * 50  # so little training leaves small scores
@@ -340,7 +349,7 @@ def test_the_stored_network_is_the_trained_one() -> None:
 def test_the_inner_numbers_that_tell_most_are_kept() -> None:
     """Leaving out those that hardly vary changes next to nothing, and their mean is not lost."""
     texts = clean([row.text for row in examples()])
-    read = [[(piece,) for piece in tokenizer().encode(text)] for text in texts]
+    read = [[(piece,) for piece in pieces] for pieces in tokenizer().encode(texts)]
     batch = finetuning.filled(read, Superwords(), len(read))
     parameters = finetuning._start(pretrained(), 2, 0, np.random.default_rng(0))
     outer, inner = (parameters["layers"][name] for name in ("outer", "inner"))

@@ -52,25 +52,33 @@ AWKWARD = [
     ],
 )
 def test_texts_are_split_as_the_model_learnt_them(text: str, pieces: str) -> None:
-    begin, *ids, end = tokenizer().encode(text)
+    ((begin, *ids, end),) = tokenizer().encode([text])
     assert (begin, end) == (BEGIN, END)
-    assert ids == [pretrained().vocabulary.find(piece) for piece in pieces.split()]
+    assert ids == [_number(pretrained().vocabulary, piece) for piece in pieces.split()]
+
+
+def _number(vocabulary: Vocabulary, piece: str) -> int | None:
+    (spots,) = vocabulary.spots([piece])
+    return next((number for start, end, number in spots if (start, end) == (0, len(piece))), None)
 
 
 def test_pieces_are_found_by_their_text_and_nothing_else_is() -> None:
     text = "▁the▁theatre"
     offsets = array("I", [0, 0, 0, 0, 0, len("▁the".encode()), len(text.encode())])
     vocabulary = Vocabulary(text.encode(), offsets, array("f", [-1.0] * 6))
-    assert [vocabulary.find(piece) for piece in ("▁the", "▁theatre", "▁th", "", "\ud800")] == [4, 5, None, None, None]
+    pieces = ("▁the", "▁theatre", "▁th", "", "\ud800")
+    assert [_number(vocabulary, piece) for piece in pieces] == [4, 5, None, None, None]
+    assert list(vocabulary.spots([])) == []
+    assert list(vocabulary.spots(["a▁theatre", "▁the▁the"])) == [[(1, 5, 4), (1, 9, 5)], [(0, 4, 4), (4, 8, 4)]]
     assert vocabulary.chars_max == len("▁theatre")
 
 
 def test_a_letter_that_the_vocabulary_lacks_is_unknown() -> None:
-    assert UNKNOWN in tokenizer().encode("a\U000130feb")
+    assert UNKNOWN in tokenizer().encode(["a\U000130feb"])[0]
 
 
 def test_a_long_text_is_read_by_its_beginning_and_its_end() -> None:
-    ids = tokenizer().encode("yes " * 500 + "no")
+    (ids,) = tokenizer().encode(["yes " * 500 + "no"])
     assert len(shortened(ids, TOKENS_MAX)) == TOKENS_MAX
     assert shortened(ids, 96) == ids[:48] + ids[-48:]
     assert shortened(ids[:96], 96) == ids[:96]
@@ -109,12 +117,12 @@ def test_a_superword_begins_as_the_sum_of_its_pieces() -> None:
 
 def test_long_words_are_not_kept_in_memory() -> None:
     splitter = Tokenizer(pretrained().vocabulary)
-    splitter.encode("short words " + "x" * 4_000)
-    assert splitter._pieces_of.cache_info().currsize == 2
+    splitter.encode(["short words " + "x" * 4_000])
+    assert set(splitter._kept) == {"short", "words"}
 
 
 def test_pieces_of_like_meaning_have_like_vectors() -> None:
-    ids = [tokenizer().encode(word)[1] for word in ("salary", "wage", "banana")]
+    ids = [pieces[1] for pieces in tokenizer().encode(["salary", "wage", "banana"])]
     found = pretrained().words(ids)
     assert found.shape == (3, WIDTH)
     salary, wage, banana = found / np.linalg.norm(found, axis=1, keepdims=True)

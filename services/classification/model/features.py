@@ -153,6 +153,11 @@ def _cue_classes() -> tuple[str, ...]:
     return tuple(name for name in lexicon().classes if name not in {"negator", "negator_after", "contrast"})
 
 
+@lru_cache(maxsize=1)
+def _cue_bits() -> npt.NDArray[np.uint32]:
+    return np.array([lexicon().bit(name) for name in _cue_classes()])
+
+
 # -- letters and words ------------------------------------------------------------------------------------------------
 
 
@@ -261,12 +266,12 @@ def _mixed(hashes: Words) -> Words:
     return (mixed ^ (mixed >> np.uint64(29))) * _MIX
 
 
-def _joined(first: Words, *others: Words, salt: int) -> Words:
-    """Hash tuples: one array a position. Neither the order nor the salt is lost."""
+def _unmixed(first: Words, *others: Words, salt: int) -> Words:
+    """Hash tuples, but for the last step (`_mixed`): one array a position. Neither the order nor the salt is lost."""
     hashed = first + np.uint64(salt)
     for other in others:
         hashed = _mixed(hashed) + other
-    return _mixed(hashed)
+    return hashed
 
 
 def _count_marks(raw: npt.NDArray[np.uint32], kinds: npt.NDArray[np.uint8], text: Ints, count: int) -> dict[str, Ints]:
@@ -304,38 +309,32 @@ def _phrase_hashes(phrases: Sequence[str]) -> list[int]:
         for number in range(len(some)):
             mine = np.flatnonzero(tokens.word_text == number)
             if len(mine) == 1:
-                hashes.append(int(_joined(tokens.full[mine], salt=1)[0]))
+                hashes.append(int(_mixed(_unmixed(tokens.full[mine], salt=1))[0]))
             else:
                 salt = _PAIR_SALT if is_gapped else len(mine)
-                hashes.append(int(_joined(*(tokens.stem[i : i + 1] for i in mine), salt=salt)[0]))
+                hashes.append(int(_mixed(_unmixed(*(tokens.stem[i : i + 1] for i in mine), salt=salt))[0]))
     return hashes
 
 
 def _hits(tokens: _Tokens, lexicon: Lexicon) -> tuple[Ints, Ints, npt.NDArray[np.uint32]]:
     """Find the phrases: index of the first word, number of words, classes as bits; in order of the first word."""
-    spots: list[Ints] = []
-    spans: list[Ints] = []
-    members: list[npt.NDArray[np.uint32]] = []
-
-    def look(hashes: Words, at: Ints, words: int) -> None:
-        likely = np.flatnonzero(lexicon.present[(hashes >> np.uint64(48)).astype(np.intp)])
-        where = np.minimum(np.searchsorted(lexicon.hashes, hashes[likely]), len(lexicon.hashes) - 1)
-        sure = lexicon.hashes[where] == hashes[likely]
-        spots.append(at[likely[sure]])
-        spans.append(np.full(int(sure.sum()), words))
-        members.append(lexicon.members[where[sure]])
-
     everywhere = np.arange(len(tokens.full))
-    look(_joined(tokens.full, salt=1), everywhere, 1)
+    looked = [(everywhere, 1, _unmixed(tokens.full, salt=1))]
     for words in range(2, PHRASE_WORDS_MAX + 1):
         at = _together(tokens.word_text, words)
-        look(_joined(*(tokens.stem[at + i] for i in range(words)), salt=words), at, words)
+        looked.append((at, words, _unmixed(*(tokens.stem[at + i] for i in range(words)), salt=words)))
     for gap in range(1, GAP_WORDS_MAX + 1):
         at = _together(tokens.sentence, gap + 1)
-        look(_joined(tokens.stem[at], tokens.stem[at + gap], salt=_PAIR_SALT), at, gap + 1)
-    spot, span, member = np.concatenate(spots), np.concatenate(spans), np.concatenate(members)
+        looked.append((at, gap + 1, _unmixed(tokens.stem[at], tokens.stem[at + gap], salt=_PAIR_SALT)))
+    hashes = _mixed(np.concatenate([unmixed for _, _, unmixed in looked]))
+    likely = np.flatnonzero(lexicon.present[(hashes >> np.uint64(48)).astype(np.intp)])
+    where = np.minimum(np.searchsorted(lexicon.hashes, hashes[likely]), len(lexicon.hashes) - 1)
+    sure = lexicon.hashes[where] == hashes[likely]
+    hit, member = likely[sure], lexicon.members[where[sure]]
+    spot = np.concatenate([at for at, _, _ in looked])[hit]
+    span = np.repeat([words for _, words, _ in looked], [len(at) for at, _, _ in looked])[hit]
+    gapped = hit >= sum(len(at) for at, _, _ in looked[:-GAP_WORDS_MAX])
     structure = lexicon.bit("negator") | lexicon.bit("negator_after") | lexicon.bit("contrast")
-    gapped = np.arange(len(spot)) >= sum(len(some) for some in spots[:-GAP_WORDS_MAX])
     member &= np.where(_inside_longer(spot, span, gapped, len(tokens.full)), structure, ~np.uint32(0))
     order = np.argsort(spot, kind="stable")
     return spot[order], span[order], member[order]
@@ -379,28 +378,19 @@ def _in_tail(tokens: _Tokens, spots: Ints, spans: Ints, members: npt.NDArray[np.
 
 
 def _dense(tokens: _Tokens, spots: Ints, spans: Ints, members: npt.NDArray[np.uint32], tail: Bools) -> Floats:
-    known = lexicon()
-    names = _cue_classes()
-    negated = _negated(tokens, spots, spans, members)
     text = tokens.word_text[spots]
     begin = np.searchsorted(tokens.word_text, np.arange(tokens.count))
-    head = spots - begin[text] < HEAD_WORDS
-    zones = (np.ones(len(spots), dtype=bool), tail[spots], head)
+    zones = (np.ones(len(spots), dtype=bool), tail[spots], spots - begin[text] < HEAD_WORDS)
     dense = np.zeros((tokens.count, len(dense_names())), dtype=np.float32)
-    for number, name in enumerate(names):
-        mine = (members & known.bit(name)) != 0
-        for z, zone in enumerate(zones):
-            for n, sign in enumerate((~negated, negated)):
-                dense[text[mine & zone & sign], (2 * z + n) * len(names) + number] = 1
-    column = 6 * len(names)
-    for mark in _MARKS:
-        dense[:, column] = tokens.marks[mark] > 0
-        column += 1
+    hit, cue = np.nonzero(members[:, None] & _cue_bits())
+    column = cue + len(_cue_bits()) * _negated(tokens, spots, spans, members)[hit]
+    for number, zone in enumerate(zones):
+        there = zone[hit]
+        dense[text[hit[there]], column[there] + 2 * number * len(_cue_bits())] = 1
     words = np.bincount(tokens.word_text, minlength=tokens.count)
-    for step in _WORD_STEPS:
-        dense[:, column] = words >= step
-        column += 1
-    dense[text[(members & known.bit("contrast")) != 0], column] = 1
+    marks = [tokens.marks[mark] > 0 for mark in _MARKS] + [words >= step for step in _WORD_STEPS]
+    dense[:, -1 - len(marks) : -1] = np.stack(marks, axis=1)
+    dense[text[(members & lexicon().bit("contrast")) != 0], -1] = 1
     return dense
 
 
@@ -413,12 +403,10 @@ def _negated(tokens: _Tokens, spots: Ints, spans: Ints, members: npt.NDArray[np.
         flags = np.zeros(words, dtype=bool)
         flags[spots[((members & known.bit(name)) != 0) & (spans == 1)]] = True
         edge = spots if direction < 0 else spots + spans - 1
-        for distance in range(1, NEGATION_WORDS + 1):
-            other = edge + direction * distance
-            there = (other >= 0) & (other < words)
-            other = np.clip(other, 0, max(words - 1, 0))
-            if words:
-                negated |= there & flags[other] & (tokens.sentence[other] == tokens.sentence[edge])
+        near = edge[:, None] + direction * np.arange(1, NEGATION_WORDS + 1)
+        there = (near >= 0) & (near < words)
+        near[~there] = 0
+        negated |= (there & flags[near] & (tokens.sentence[near] == tokens.sentence[edge, None])).any(axis=1)
     return negated
 
 
@@ -426,24 +414,23 @@ def _negated(tokens: _Tokens, spots: Ints, spans: Ints, members: npt.NDArray[np.
 
 
 def _groups(tokens: _Tokens, tail: Bools) -> tuple[Group, ...]:
-    def bucket(hashes: Words) -> Ints:
-        return (hashes >> _SHIFT).astype(np.intp)
-
     text, full, stem = tokens.word_text, tokens.full, tokens.stem
     pairs = _together(text, 2)
     skips = _together(tokens.sentence, 3)
-    groups = [
-        Group("word", text, bucket(_joined(full, salt=101))),
-        Group("word2", text[pairs], bucket(_joined(full[pairs], full[pairs + 1], salt=102))),
-        Group("stem", text, bucket(_joined(stem, salt=103))),
-        Group("stem_again", text, bucket(_joined(stem, salt=106))),
-        Group("skip2", text[skips], bucket(_joined(stem[skips], stem[skips + 2], salt=104))),
-        Group("tail", text[tail], bucket(_joined(stem[tail], salt=105))),
+    found = [
+        ("word", text, _unmixed(full, salt=101)),
+        ("word2", text[pairs], _unmixed(full[pairs], full[pairs + 1], salt=102)),
+        ("stem", text, _unmixed(stem, salt=103)),
+        ("stem_again", text, _unmixed(stem, salt=106)),
+        ("skip2", text[skips], _unmixed(stem[skips], stem[skips + 2], salt=104)),
+        ("tail", text[tail], _unmixed(stem[tail], salt=105)),
     ]
     hashes = tokens.letters
     for size in range(2, CHAR_GRAM_MAX + 1):
         hashes = hashes[: max(len(tokens.letters) - size + 1, 0)] * _BASE + tokens.letters[size - 1 :]
         inside = tokens.letter_text[: len(hashes)] == tokens.letter_text[size - 1 :]
-        gram_text = tokens.letter_text[: len(hashes)][inside]
-        groups.append(Group(f"char{size}", gram_text, bucket(_mixed(hashes[inside] + np.uint64(size)))))
-    return tuple(groups)
+        found.append((f"char{size}", tokens.letter_text[: len(hashes)][inside], hashes[inside] + np.uint64(size)))
+    buckets = (_mixed(np.concatenate([unmixed for _, _, unmixed in found])) >> _SHIFT).astype(np.intp)
+    ends = np.cumsum([len(unmixed) for _, _, unmixed in found])
+    parts = zip(found, ends, strict=True)
+    return tuple(Group(name, where, buckets[end - len(where) : end]) for (name, where, _), end in parts)

@@ -67,7 +67,7 @@ def fine_tuned(
     texts: Sequence[str], odds: npt.NDArray[np.float32], recipe: Recipe, superwords: Superwords
 ) -> Parameters:
     """Train on texts in normal form and how likely each class of `CLASSES` is, (texts, 3); give the parameters."""
-    pieces = [tokenizer().encode(text) for text in texts]
+    pieces = tokenizer().encode(texts)
     lengths = [range(len(superwords.joined(ids))) for ids in pieces]
     random = np.random.default_rng(recipe.seed)
 

@@ -73,7 +73,7 @@ def matrix_of(features: Features) -> Matrix:
         if factor:
             rows.append(group.text)
             columns.append(group.bucket)
-            values.append(factor * scale(group, texts)[group.text])
+            values.append(factor * scale(np.bincount(group.text, minlength=texts))[group.text])
     row, column = np.nonzero(features.dense)
     rows.append(row)
     columns.append(column + BUCKETS)

@@ -129,7 +129,7 @@ def e5() -> tuple[torch.nn.Module, Callable[[str], Ids]]:
     body.load_state_dict(
         {ours: torch.tensor(from_.tensor(theirs)).reshape(shapes[ours]) for ours, theirs in state.items()}
     )
-    return body, lambda text: shortened(tokenizer().encode(text), TOKENS_MAX)
+    return body, lambda text: shortened(tokenizer().encode([text])[0], TOKENS_MAX)
 
 
 def mpnet() -> tuple[torch.nn.Module, Callable[[str], Ids]]:

@@ -164,7 +164,7 @@ def _fitted(rows: Rows, mixtures: Sequence[Mixture], recipe: Recipe) -> Fitted:
     odds = np.concatenate((labels, opinions))
     cleaned = clean([mixture.text for mixture in mixtures])
     taught = [latin(text) for text in [*rows.cleaned, *cleaned]]
-    superwords = learnt([tokenizer().encode(text)[1:-1] for text in taught[: len(labels)]])
+    superwords = learnt([pieces[1:-1] for pieces in tokenizer().encode(taught[: len(labels)])])
     network = network_of(fine_tuned(taught, odds, recipe, superwords), superwords)
     matrix = rows.matrix.above(matrix_of(extract(cleaned)))
     counts = np.repeat((ROW_COUNTS, 1.0), (len(labels), len(opinions)))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.classification.model.features import Features, Group
+from services.classification.model.features import Features, Ints
 from services.classification.model.meaning import Scores
 
 
@@ -45,17 +45,22 @@ def scores(
 ) -> dict[str, Scores]:
     """Add up the weights of each text's features: log odds, (texts,), by each regression."""
     texts = len(features.words)
-    totals = {name: (features.dense * (r.dense * dense_factor)).sum(axis=1) for name, r in regressions.items()}
-    for group in features.groups:
-        factor = group_factors.get(group.name, 0.0)
-        if factor:
-            scaled = scale(group, texts)
-            for name, r in regressions.items():
-                sums = np.bincount(group.text, weights=r.buckets[group.bucket], minlength=texts)
-                totals[name] += sums * (factor * r.step) * scaled
-    return {name: np.asarray(total + regressions[name].bias, dtype=np.float64) for name, total in totals.items()}
+    used = [group for group in features.groups if group_factors.get(group.name, 0.0)]
+    # One place for each group of each text: all of them are added up at once.
+    place = np.concatenate([number * texts + group.text for number, group in enumerate(used)])
+    bucket = np.concatenate([group.bucket for group in used])
+    places = (len(used), texts)
+    factors = np.array([[group_factors[group.name]] for group in used])
+    counts = factors * scale(np.bincount(place, minlength=len(used) * texts).reshape(places))
+
+    def total(r: Regression) -> Scores:
+        sums = np.bincount(place, weights=r.buckets[bucket], minlength=len(used) * texts).reshape(places)
+        dense = (features.dense * (r.dense * dense_factor)).sum(axis=1)
+        return np.asarray(dense + (sums * counts).sum(axis=0) * r.step + r.bias, dtype=np.float64)
+
+    return {name: total(r) for name, r in regressions.items()}
 
 
-def scale(group: Group, texts: int) -> Scores:
-    """Scale so that a long text's features weigh no more, all together, than a short one's."""
-    return np.asarray(1 / np.sqrt(np.maximum(np.bincount(group.text, minlength=texts), 1)), dtype=np.float64)
+def scale(features: Ints) -> Scores:
+    """Say what a feature counts for where a text has so many: together those of a long text weigh no more."""
+    return np.asarray(1 / np.sqrt(np.maximum(features, 1)), dtype=np.float64)
