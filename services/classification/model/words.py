@@ -46,17 +46,18 @@ def scores(
     """Add up the weights of each text's features: log odds, (texts,), by each regression."""
     texts = len(features.words)
     used = [group for group in features.groups if group_factors.get(group.name, 0.0)]
-    # One place for each group of each text: all of them are added up at once.
-    place = np.concatenate([number * texts + group.text for number, group in enumerate(used)])
     bucket = np.concatenate([group.bucket for group in used])
-    places = (len(used), texts)
-    factors = np.array([[group_factors[group.name]] for group in used])
-    counts = factors * scale(np.bincount(place, minlength=len(used) * texts).reshape(places))
+    counts = np.array([np.bincount(group.text, minlength=texts) for group in used])
+    # A group's features are in the order of their texts, so those of one text are a stretch of all of them.
+    ends = np.cumsum(counts).reshape(counts.shape)
+    factors = np.array([[group_factors[group.name]] for group in used]) * scale(counts)
 
     def total(r: Regression) -> Scores:
-        sums = np.bincount(place, weights=r.buckets[bucket], minlength=len(used) * texts).reshape(places)
+        sums = np.zeros(len(bucket) + 1, dtype=np.int32)
+        np.cumsum(r.buckets[bucket], out=sums[1:])
+        of_groups = sums[ends] - sums[ends - counts]
         dense = (features.dense * (r.dense * dense_factor)).sum(axis=1)
-        return np.asarray(dense + (sums * counts).sum(axis=0) * r.step + r.bias, dtype=np.float64)
+        return np.asarray(dense + (of_groups * factors).sum(axis=0) * r.step + r.bias, dtype=np.float64)
 
     return {name: total(r) for name, r in regressions.items()}
 
