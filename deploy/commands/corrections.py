@@ -10,7 +10,7 @@ import click
 
 from deploy.commands.stack import postgres_address, postgres_option
 from deploy.local.servers import reaching
-from services.classification.model.classifier import OUTCOME_OF_LABEL
+from services.classification.domain import OUTCOME_OF_LABEL
 from services.classification.model.corpus import Example
 from services.classification.private import Corrected, load_corrected
 from shared.templates import language_of

@@ -20,8 +20,8 @@ import asyncpg
 from services.classification import private, store
 from services.classification.api import routes
 from services.classification.desk import Desk, threads_with_late_replies
-from services.classification.domain import Verdict, chosen
-from services.classification.model.classifier import OUTCOME_OF_LABEL, Classifier, Prediction
+from services.classification.domain import OUTCOME_OF_LABEL, Verdict, chosen
+from services.classification.model.classifier import Classifier, Prediction
 from shared.events import ClassificationRequestedV1, EventData, OutcomeCorrectionRequestedV1
 from shared.stream.effects import Effects
 from shared.stream.processor import Read

@@ -10,7 +10,8 @@ import pytest
 from starlette.applications import Starlette
 
 from services.classification.api import BODY_BYTES_MAX, TEXTS_MAX
-from services.classification.model.classifier import OUTCOME_OF_LABEL, Classifier
+from services.classification.domain import OUTCOME_OF_LABEL
+from services.classification.model.classifier import Classifier
 from services.classification.private import load_corrected
 from services.classification.service import SPEC, TEXTS_PER_TURN_MAX
 from shared.events import (

@@ -35,6 +35,7 @@ from services.classification.model.network import network_of
 from services.classification.model.pretrained import pretrained
 from services.classification.model.signals import NOTICES_PATH, hold_a_notice, notices
 from services.classification.model.superwords import COUNT_MIN, Superwords, learnt
+from services.classification.model.wanted import Wanted, rows, shortfalls
 
 CLASSIFIER = Classifier.load()
 
@@ -377,6 +378,17 @@ def test_mixtures_teach_the_encoder_what_their_odds_say() -> None:
     assert decline > max(accept, machine)
     accept, decline, machine = scores(0.1, 0.1, 0.8)
     assert machine > max(accept, decline)
+
+
+def test_the_report_says_what_falls_short_and_what_would_help() -> None:
+    wanted = (Wanted("a", "at least", 0.5, tried="x", helps="y"), Wanted("b", "at most", 3.0, tried="z"))
+    assert rows({"a": 0.5, "b": 3.0}, wanted) == [("a", "at least 0.5", "0.5", "yes"), ("b", "at most 3", "3", "yes")]
+    assert shortfalls({"a": 0.5, "b": 3.0}, wanted) == []
+    assert [row[-1] for row in rows({"a": 0.49, "b": 3.1}, wanted)] == ["no", "no"]
+    assert shortfalls({"a": 0.49, "b": 3.1}, wanted) == [
+        "- **a**. Tried: x. Would help: y.",
+        "- **b**. Tried: z. Would help: not known yet.",
+    ]
 
 
 def test_a_new_word_in_the_bucket_of_a_known_one_is_not_known() -> None:

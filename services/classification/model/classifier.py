@@ -26,7 +26,6 @@ from services.classification.model.signals import (
     signals_of,
 )
 from services.classification.model.words import Regression
-from shared.events import Outcome
 
 ARTEFACT: Final = Path(__file__).parent / "artefact"
 WEIGHTS_FILE: Final = "model.npz"
@@ -42,7 +41,6 @@ BATCH_CHARS_MAX: Final = 100_000
 """Texts are worked on in groups of this size: about 25 MB of arrays, whatever is asked for at once."""
 
 Label = Literal["accept", "decline"]
-OUTCOME_OF_LABEL: Final[dict[Label, Outcome]] = {"accept": "accepted", "decline": "declined"}
 
 
 @dataclass(frozen=True, slots=True)
