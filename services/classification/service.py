@@ -177,7 +177,7 @@ def make_handler(resources: Resources) -> Outcomes:
         libc.mallopt(_ARENAS, 1)  # else each of the model's threads has memory of its own: 9 MB
     classifier = Classifier.load()
     if in_glibc:
-        libc.malloc_trim(0)  # what loading took, 13 MB, would be kept
+        libc.malloc_trim(0)  # what loading took, 5 MB, would be kept
     settings = resources.settings
     return Outcomes(classifier, text_days=settings.classified_text_days, threads=settings.model_threads)
 

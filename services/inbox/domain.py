@@ -7,7 +7,7 @@ the thread has not seen yet has to wait (`is_reached`).
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from shared.events import (
@@ -48,6 +48,7 @@ CorrectionRefusal = Literal["NOT_CLASSIFIED", "STALE_VERSION", "SAME_VALUE"]
 _DAY: Final = timedelta(days=1)
 # More outcomes than any thread will have: keeps the two numbers of a state apart in one.
 _OUTCOMES_PER_THREAD_MAX: Final = 1 << 20
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -66,6 +67,12 @@ class Inmail:
     undelivered_at: datetime | None = None
     withdrawn_at: datetime | None = None
     cancelled_at: datetime | None = None
+
+    @property
+    def age(self) -> tuple[datetime, str]:
+        """Orders the InMails of a thread, the newest last; one of which only the end is known comes first."""
+        told = (at for at in (self.scheduled_at, self.sent_at) if at is not None)
+        return max(told, default=_LONG_AGO), self.inmail_id
 
     @property
     def awaits_reply(self) -> bool:
@@ -185,7 +192,7 @@ def _learn_status(thread: Thread, data: InmailStatusChangedV1) -> None:
     _set_status(inmail, data.status, data.at)
     if data.sent_at is not None:
         inmail.sent_at = data.sent_at
-    _learn_party(thread, data)
+    _learn_party(thread, inmail, data)
     thread.phase, thread.last_inmail_at = summary(thread.inmails.values())
 
 
@@ -214,11 +221,16 @@ def _set_status(inmail: Inmail, status: InmailStatus, at: datetime) -> None:
         inmail.cancelled_at = at
 
 
-def _learn_party(thread: Thread, data: InmailStatusChangedV1) -> None:
-    """Who talks with whom. The newest InMail that gives a name or a locale decides, in whatever order they come."""
+def _learn_party(thread: Thread, inmail: Inmail, data: InmailStatusChangedV1) -> None:
+    """Who talks with whom. The newest InMail decides, as it was sent, in whatever order they come.
+
+    Of names and locales it is the newest one that gives any.
+    """
     candidate = data.candidate
-    thread.contract_id = data.contract_id
-    thread.candidate_id = candidate.id
+    newest = max(thread.inmails.values(), key=lambda known: known.age)
+    thread.contract_id = newest.contract_id
+    if inmail is newest:
+        thread.candidate_id = candidate.id
     if thread.owner_seat_id is None:
         thread.owner_seat_id = data.seat_id
     if data.status not in {"scheduled", "sent"}:

@@ -111,7 +111,7 @@ def _encoded(parts: list[int | str]) -> str:
 
 def _decoded(request: Request) -> object:
     given = request.query_params.get("cursor")
-    if given is None:
+    if not given:
         return None
     try:
         padded = given + "=" * (-len(given) % 4)

@@ -51,11 +51,12 @@ def fold(story: list[Told]) -> dict[str, Any]:
             content: Any = "automated" if told.automated else "message"
             fact = talk.reply(after(days=told.days), reply_id=f"r{number}", content=content)
         else:
+            talk.contract_id = f"contract-{told.inmail}"
             fact = talk.status(
                 told.status,
                 after(days=told.days),
                 inmail_id=f"i{told.inmail}",
-                candidate=Candidate(id="candidate-1", name=told.name),
+                candidate=Candidate(id=f"candidate-{told.inmail}", name=told.name),
             )
         learn_fact(thread, fact.data)
     state = thread_state(thread)

@@ -14,7 +14,16 @@ import pytest
 
 from services.classification.cli import LINES_PER_BATCH, BadLineError, classify_jsonl
 from services.classification.model import classifier as stored
-from services.classification.model import corpus, finetuning, mixtures, regression, training, transformer
+from services.classification.model import (
+    corpus,
+    evaluation,
+    finetuning,
+    mixtures,
+    regression,
+    training,
+    transformer,
+    wanted,
+)
 from services.classification.model import limits as choosing
 from services.classification.model.classifier import ARTEFACT, ArtefactError, Classifier, Prediction
 from services.classification.model.cleaning import CLEAN_CHARS_MAX, fold, own_words
@@ -33,9 +42,8 @@ from services.classification.model.mixtures import Mixture
 from services.classification.model.narrowing import narrowed
 from services.classification.model.network import network_of
 from services.classification.model.pretrained import pretrained
-from services.classification.model.signals import NOTICES_PATH, hold_a_notice, notices
+from services.classification.model.signals import NOTICES_PATH, UNSPACED, absences, hold_a_notice, notices
 from services.classification.model.superwords import COUNT_MIN, Superwords, learnt
-from services.classification.model.wanted import Wanted, rows, shortfalls
 
 CLASSIFIER = Classifier.load()
 
@@ -124,6 +132,53 @@ def test_r09_a_notice_is_a_response_under_suspicion(text: str) -> None:
     assert prediction.needs_confirmation
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Out of office",
+        "I am out of the office until Monday.",
+        "Thanks for your message. I am currently out of the office. I will reply when I return.",
+        "I'm on parental leave until March.",
+        "Estoy fuera de la oficina.",
+        "Je suis actuellement absent.",
+        "Ich bin bis Montag nicht im B\u00fcro.",
+        "Estou de f\u00e9rias at\u00e9 segunda-feira.",
+        "Sono in ferie fino al 20 agosto.",
+        "Ik ben afwezig tot maandag.",
+        "Jestem na urlopie do 5 maja.",
+        "Ofis d\u0131\u015f\u0131nday\u0131m.",
+        "\u73fe\u5728\u4e0d\u5728\u3067\u3059\u3002",
+        "\u6211\u76ee\u524d\u4e0d\u5728\u529e\u516c\u5ba4\u3002",
+        "Main office se bahar hoon.",
+    ],
+)
+def test_r09_who_is_away_and_says_no_more_may_be_a_machine(text: str) -> None:
+    prediction = predict(text)
+    assert "auto_reply_suspected" in prediction.signals
+    assert prediction.needs_confirmation
+    assert prediction.label == "accept" or prediction.confidence >= CLASSIFIER.limits.sure_confidence_min
+
+
+def test_r09_plain_away_messages_are_suspected() -> None:
+    texts = Path(__file__).with_name("away_messages.txt").read_text(encoding="utf-8").splitlines()
+    suspected = ["auto_reply_suspected" in prediction.signals for prediction in CLASSIFIER.classify(texts)]
+    assert len(texts) == 55
+    assert sum(suspected) >= 54
+
+
+def test_r09_who_is_away_and_says_more_is_a_person() -> None:
+    people = clean([row.text for row in corpus.load("train") if row.label != "auto_reply"])
+    assert [text for text in people if absences().fullmatch(text)] == []
+
+
+@pytest.mark.parametrize("text", ["Out of office", "Ich bin im Urlaub."])
+def test_r07_a_suspected_machine_declines_only_where_that_is_sure(text: str) -> None:
+    assert predict(text).label == "accept"
+    sure_of_less = replace(CLASSIFIER.limits, sure_confidence_min=0.56)
+    hasty = Classifier(CLASSIFIER._weights, CLASSIFIER._encoder, sure_of_less, "hasty")
+    assert hasty.classify([text])[0].label == "decline"
+
+
 def test_r09_people_hardly_ever_write_in_the_words_of_a_notice() -> None:
     rows = corpus.load("train")
     held = hold_a_notice(clean([row.text for row in rows]))
@@ -132,13 +187,18 @@ def test_r09_people_hardly_ever_write_in_the_words_of_a_notice() -> None:
     assert held[~people].mean() > 0.05
 
 
-def test_a_pattern_of_a_notice_begins_with_a_letter_that_stands_for_itself() -> None:
+def test_patterns_written_by_their_first_letters_find_what_each_finds_alone() -> None:
     occasions = json.loads(NOTICES_PATH.read_text(encoding="utf-8")).values()
-    patterns = [pattern for occasion in occasions for some in occasion.values() for pattern in some]
-    assert [pattern for pattern in patterns if not pattern[0].isalnum() or pattern[1:2] in {"?", "*", "+", "{"}] == []
-    for pattern in patterns:
-        assert notices().pattern.count(pattern[1:]) >= 1
-        assert "|" not in re.sub(r"\([^()]*(?:\([^()]*\)[^()]*)*\)", "", pattern), "it would part all that begin alike"
+    alone = [
+        re.compile(pattern if lang in UNSPACED else rf"\b(?:{pattern})")
+        for occasion in occasions
+        for lang, patterns in occasion.items()
+        for pattern in patterns
+    ]
+    texts = clean([row.text for row in corpus.load("train") if row.label == "auto_reply"])
+    held = [any(pattern.search(text) for pattern in alone) for text in texts]
+    assert [notices().search(text) is not None for text in texts] == held
+    assert sum(held) > 300
 
 
 @pytest.mark.parametrize(
@@ -380,15 +440,28 @@ def test_mixtures_teach_the_encoder_what_their_odds_say() -> None:
     assert machine > max(accept, decline)
 
 
+def test_a_group_of_texts_is_bounded_by_what_cleaning_makes_of_them() -> None:
+    longer_when_clean = "\ufdfa" * 390
+    sizes = [sum(map(len, group)) for group in stored._in_groups(clean([longer_when_clean] * stored.BATCH_TEXTS_MAX))]
+    assert len(sizes) > 1
+    assert max(sizes) <= stored.BATCH_CHARS_MAX
+    assert [len(group) for group in stored._in_groups(["yes"] * 600)] == [256, 256, 88]
+    assert list(stored._in_groups(["x" * (stored.BATCH_CHARS_MAX + 1), "y"]))[1] == ["y"]
+    assert list(stored._in_groups([])) == []
+
+
 def test_the_report_says_what_falls_short_and_what_would_help() -> None:
-    wanted = (Wanted("a", "at least", 0.5, tried="x", helps="y"), Wanted("b", "at most", 3.0, tried="z"))
-    assert rows({"a": 0.5, "b": 3.0}, wanted) == [("a", "at least 0.5", "0.5", "yes"), ("b", "at most 3", "3", "yes")]
-    assert shortfalls({"a": 0.5, "b": 3.0}, wanted) == []
-    assert [row[-1] for row in rows({"a": 0.49, "b": 3.1}, wanted)] == ["no", "no"]
-    assert shortfalls({"a": 0.49, "b": 3.1}, wanted) == [
+    some = (wanted.Wanted("a", "at least", 0.5, tried="x", helps="y"), wanted.Wanted("b", "at most", 1e3, 0, tried="z"))
+    told = [("a", "at least 0.500", "0.500", "yes"), ("b", "at most 1,000", "1,000", "yes")]
+    assert wanted.rows({"a": 0.5, "b": 1e3}, some) == told
+    assert wanted.shortfalls({"a": 0.5, "b": 1e3}, some) == []
+    assert [row[-1] for row in wanted.rows({"a": 0.4999, "b": 1000.1}, some)] == ["no", "no"]
+    assert wanted.shortfalls({"a": 0.4999, "b": 1000.1}, some) == [
         "- **a**. Tried: x. Would help: y.",
         "- **b**. Tried: z. Would help: not known yet.",
     ]
+    found = evaluation._found([], [], evaluation.Speeds(path=0, words=0, cold_start_seconds=0))
+    assert found.keys() == {one.figure for one in wanted.WANTED}
 
 
 def test_a_new_word_in_the_bucket_of_a_known_one_is_not_known() -> None:
@@ -464,7 +537,15 @@ def test_a_bad_line_of_mixtures_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["features_version", "lexicon_sha256", "notices_sha256", "pretrained", "network_sha256", "weights_sha256"],
+    [
+        "features_version",
+        "lexicon_sha256",
+        "notices_sha256",
+        "absences_sha256",
+        "pretrained",
+        "network_sha256",
+        "weights_sha256",
+    ],
 )
 def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "artefact"

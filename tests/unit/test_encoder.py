@@ -1,7 +1,9 @@
 """The encoder: how texts become pieces and vectors, and that a text's scores are its own."""
 
 import os
+import sys
 from array import array
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.classification.model import corpus
+from services.classification.model import corpus, encoder, vocabulary
 from services.classification.model.classifier import ARTEFACT, NETWORK_FILE
 from services.classification.model.encoder import (
     CLASSES,
@@ -57,20 +59,20 @@ def test_texts_are_split_as_the_model_learnt_them(text: str, pieces: str) -> Non
     assert ids == [_number(pretrained().vocabulary, piece) for piece in pieces.split()]
 
 
-def _number(vocabulary: Vocabulary, piece: str) -> int | None:
-    (spots,) = vocabulary.spots([piece])
+def _number(known: Vocabulary, piece: str) -> int | None:
+    (spots,) = known.spots([piece])
     return next((number for start, end, number in spots if (start, end) == (0, len(piece))), None)
 
 
 def test_pieces_are_found_by_their_text_and_nothing_else_is() -> None:
     text = "▁the▁theatre"
     offsets = array("I", [0, 0, 0, 0, 0, len("▁the".encode()), len(text.encode())])
-    vocabulary = Vocabulary(text.encode(), offsets, array("f", [-1.0] * 6))
+    known = Vocabulary(text.encode(), offsets, array("f", [-1.0] * 6))
     pieces = ("▁the", "▁theatre", "▁th", "", "\ud800")
-    assert [_number(vocabulary, piece) for piece in pieces] == [4, 5, None, None, None]
-    assert list(vocabulary.spots([])) == []
-    assert list(vocabulary.spots(["a▁theatre", "▁the▁the"])) == [[(1, 5, 4), (1, 9, 5)], [(0, 4, 4), (4, 8, 4)]]
-    assert vocabulary.chars_max == len("▁theatre")
+    assert [_number(known, piece) for piece in pieces] == [4, 5, None, None, None]
+    assert list(known.spots([])) == []
+    assert list(known.spots(["a▁theatre", "▁the▁the"])) == [[(1, 5, 4), (1, 9, 5)], [(0, 4, 4), (4, 8, 4)]]
+    assert known.chars_max == len("▁theatre")
 
 
 def test_a_letter_that_the_vocabulary_lacks_is_unknown() -> None:
@@ -115,10 +117,44 @@ def test_a_superword_begins_as_the_sum_of_its_pieces() -> None:
     np.testing.assert_allclose(both, (one + other) / np.sqrt(2), rtol=1e-6)
 
 
-def test_long_words_are_not_kept_in_memory() -> None:
+def test_words_are_kept_in_bounds_and_the_long_ones_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "WORDS_KEPT_MAX", 3)
     splitter = Tokenizer(pretrained().vocabulary)
     splitter.encode(["short words " + "x" * 4_000])
     assert set(splitter._kept) == {"short", "words"}
+    splitter.encode(["words in between", "short of time"])
+    assert len(splitter._kept) == 3
+    splitter.encode(["one"])
+    splitter.encode(["one two"])
+    splitter.encode(["one three four"])
+    assert set(splitter._kept) == {"one", "three", "four"}, "what came again stays, what did not goes first"
+
+
+def test_it_makes_no_difference_how_many_words_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [word for text in TEXTS for word in text.split()]
+    together = list(pretrained().vocabulary.spots(words))
+    monkeypatch.setattr(vocabulary, "_CHARS_AT_ONCE", 7)
+    assert list(pretrained().vocabulary.spots(words)) == together
+
+
+def test_threads_share_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "WORDS_KEPT_MAX", 50)
+    alone = [Tokenizer(pretrained().vocabulary).encode([text])[0] for text in TEXTS]
+    shared = Tokenizer(pretrained().vocabulary)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda text: shared.encode([text])[0], TEXTS * 4))
+    finally:
+        sys.setswitchinterval(before)
+    assert found == alone * 4
+
+
+@pytest.mark.parametrize("offsets", [[0, 3, 2, 5], [0, 3, 9], [1, 5], [0, 3]])
+def test_pieces_that_are_not_where_their_file_says_are_refused(offsets: list[int]) -> None:
+    with pytest.raises(ValueError, match="not where"):
+        Vocabulary(b"abcde", array("I", offsets), array("f", [-1.0] * len(offsets)))
 
 
 def test_pieces_of_like_meaning_have_like_vectors() -> None:

@@ -113,6 +113,19 @@ def test_the_newest_inmail_names_the_candidate_whatever_becomes_of_an_older_one(
     assert thread.candidate_name == "Anna"
 
 
+@pytest.mark.parametrize("order", ["old new withdrawn", "new old withdrawn", "old withdrawn new"])
+def test_r21_a_thread_is_with_whom_its_newest_inmail_is(order: str) -> None:
+    talk, facts = Conversation(), []
+    for name in order.split():
+        talk.contract_id = "c2" if name == "new" else "c1"
+        if name == "new":
+            facts.append(talk.status("sent", after(days=28), inmail_id="i2", candidate=Candidate(id="candidate-2")))
+        else:
+            facts.append(talk.status("sent" if name == "old" else "withdrawn", after(days=len(name))))
+    known = state(told(*facts))
+    assert (known.contract_id, known.candidate.id) == ("c2", "candidate-2")
+
+
 def test_r17_an_undelivered_inmail_leaves_the_awaiting_folder() -> None:
     talk = Conversation()
     assert state(told(talk.status(), talk.status("undelivered", after(hours=1)))).status == "closed"

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,6 +20,7 @@ from services.classification.model.features import BUCKETS, FEATURES_VERSION, LE
 from services.classification.model.meaning import Scores, meanings
 from services.classification.model.pretrained import PACKAGE
 from services.classification.model.signals import (
+    ABSENCES_PATH,
     NOTICES_PATH,
     WAYS_TO_DECLINE,
     calls_itself_automatic,
@@ -38,7 +40,7 @@ SEEN_SLOTS: Final = BUCKETS * SLOTS_PER_BUCKET
 
 BATCH_TEXTS_MAX: Final = 256
 BATCH_CHARS_MAX: Final = 100_000
-"""Texts are worked on in groups of this size: about 25 MB of arrays, whatever is asked for at once."""
+"""Texts are worked on in groups of this size: about 30 MB of arrays, whatever is asked for at once."""
 
 Label = Literal["accept", "decline"]
 
@@ -134,27 +136,20 @@ class Classifier:
 
     def classify(self, texts: Sequence[str]) -> list[Prediction]:
         """Classify texts of any length and language. Never raises; a text's answer depends on no other."""
-        predictions: list[Prediction] = []
-        start = 0
-        while start < len(texts):
-            end, chars = start, 0
-            while end < len(texts) and end - start < BATCH_TEXTS_MAX and (end == start or chars < BATCH_CHARS_MAX):
-                chars += len(texts[end])
-                end += 1
-            predictions += self._classify_some(texts[start:end])
-            start = end
-        return predictions
+        cleaned = chain.from_iterable(map(feature.clean, _in_groups(texts)))
+        return list(chain.from_iterable(map(self._classify_some, _in_groups(cleaned))))
 
-    def _classify_some(self, texts: Sequence[str]) -> list[Prediction]:
+    def _classify_some(self, cleaned: Sequence[str]) -> list[Prediction]:
         limits = self.limits
-        cleaned = feature.clean(texts)
         found = feature.extract(cleaned)
         spoken = found.words > 0
         scores = words_scores(found, self._weights, limits)
         decline, suspected = self._judge(cleaned, found, scores)
         suspected |= calls_itself_automatic(cleaned)
         decline[~spoken] = 0.5
-        declined = spoken & (decline >= limits.decline_probability_min)
+        # R9, R7: what a machine may have written is a response, and leans to accept unless it is surely a refusal.
+        clear = np.where(suspected, limits.sure_confidence_min, limits.decline_probability_min)
+        declined = spoken & (decline >= clear)
         confidence = np.where(declined, decline, 1 - decline)
         unsure = (
             ~spoken
@@ -196,6 +191,20 @@ class Classifier:
             scored = (machine >= limits.auto_score_min) & (automatic[asked] >= limits.auto_asked_min)
             suspected[asked] |= scored
         return decline, suspected
+
+
+def _in_groups(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Part texts into groups of bounded size: before they are cleaned and after, which may make them longer."""
+    group: list[str] = []
+    chars = 0
+    for text in texts:
+        if len(group) == BATCH_TEXTS_MAX or (group and chars + len(text) > BATCH_CHARS_MAX):
+            yield group
+            group, chars = [], 0
+        group.append(text)
+        chars += len(text)
+    if group:
+        yield group
 
 
 def weighed(words: Scores, meant: Scores, together: Sequence[float]) -> Scores:
@@ -240,8 +249,8 @@ def weights_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Weights:
 
 
 def phrases_hashes() -> dict[str, str]:
-    """Name the content of the lexicon and of the notices."""
-    paths = {"lexicon_sha256": LEXICON_PATH, "notices_sha256": NOTICES_PATH}
+    """Name the content of the lexicon, of the notices and of the absences."""
+    paths = {"lexicon_sha256": LEXICON_PATH, "notices_sha256": NOTICES_PATH, "absences_sha256": ABSENCES_PATH}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
 
 

@@ -54,7 +54,7 @@ LOOKALIKES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Hashed features of one kind: for each, the text it is in and its bucket."""
+    """Hashed features of one kind, in the order of their texts: for each, the text it is in and its bucket."""
 
     name: str
     text: Ints
@@ -381,12 +381,13 @@ def _dense(tokens: _Tokens, spots: Ints, spans: Ints, members: npt.NDArray[np.ui
     text = tokens.word_text[spots]
     begin = np.searchsorted(tokens.word_text, np.arange(tokens.count))
     zones = (np.ones(len(spots), dtype=bool), tail[spots], spots - begin[text] < HEAD_WORDS)
-    dense = np.zeros((tokens.count, len(dense_names())), dtype=np.float32)
+    dense = np.zeros((tokens.count, len(dense_names())), dtype=np.float32)  # columns in the order of those names
+    cues = len(_cue_bits())
     hit, cue = np.nonzero(members[:, None] & _cue_bits())
-    column = cue + len(_cue_bits()) * _negated(tokens, spots, spans, members)[hit]
+    column = cue + cues * _negated(tokens, spots, spans, members)[hit]
     for number, zone in enumerate(zones):
         there = zone[hit]
-        dense[text[hit[there]], column[there] + 2 * number * len(_cue_bits())] = 1
+        dense[text[hit[there]], column[there] + 2 * number * cues] = 1
     words = np.bincount(tokens.word_text, minlength=tokens.count)
     marks = [tokens.marks[mark] > 0 for mark in _MARKS] + [words >= step for step in _WORD_STEPS]
     dense[:, -1 - len(marks) : -1] = np.stack(marks, axis=1)

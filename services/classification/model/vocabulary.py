@@ -14,43 +14,52 @@ UNKNOWN: Final = 3
 SPECIAL: Final = range(4)
 """Pieces that stand for no text."""
 
-Words: TypeAlias = npt.NDArray[np.uint64]
+Hashes: TypeAlias = npt.NDArray[np.uint64]
+Places: TypeAlias = npt.NDArray[np.intp]
 Spot: TypeAlias = tuple[int, int, int]
 """Where in a word a piece begins and ends, and the piece's number."""
 
+_PIECES_AT_ONCE: Final = 16_384
 _CHARS_AT_ONCE: Final = 4_096
 """Each takes half a kilobyte while it is looked at."""
 _FILTER_BITS: Final = 21
 _FILTER_SHIFT: Final = np.uint64(64 - _FILTER_BITS)
-_BASE: Final = 0x100000001B3
+_BASE: Final = 0xD6E8FEB86659FD93
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Vocabulary:
-    """Pieces, found by hashes of 64 bits, and how likely each is, as a logarithm, by its number.
+    """Pieces, and how likely each is, as a logarithm, by its number. Never changed.
+
+    They are known by hashes of 64 bits alone: of other texts one in 10^14 is taken for a piece.
 
     Args:
         text: all pieces in a row, in UTF-8.
         offsets: where each begins, and where the last one ends.
         scores: one a piece.
 
+    Raises:
+        ValueError: offsets are out of order, or end elsewhere than the text.
+
     """
 
     def __init__(self, text: bytes, offsets: "array[int]", scores: "array[float]") -> None:
+        begins = np.frombuffer(offsets, dtype=np.uint32).astype(np.intp)
+        if begins[0] or begins[-1] != len(text) or (np.diff(begins) < 0).any():
+            message = "the pieces of words are not where their file says"
+            raise ValueError(message)
         self.scores = scores
         self.unknown_score = min(scores)
-        begins = np.frombuffer(text, dtype=np.uint8) & 0xC0 != 0x80
-        ends = np.concatenate(([0], np.cumsum(begins)))[np.frombuffer(offsets, dtype=np.uint32)]
-        sizes = np.diff(ends)
-        told = np.flatnonzero(sizes)
-        self.chars_max = int(sizes[told[told >= len(SPECIAL)]].max(initial=0))
-        place = np.arange(ends[-1]) - np.repeat(ends[:-1], sizes)
-        hashes = np.add.reduceat(_codes(text.decode()) * _powers(int(sizes.max()))[place], ends[:-1][told])
-        told, hashes = told[told >= len(SPECIAL)], hashes[told >= len(SPECIAL)]
+        told = [
+            _hashed(text, begins[start : start + _PIECES_AT_ONCE + 1], first=start)
+            for start in range(0, len(begins) - 1, _PIECES_AT_ONCE)
+        ]
+        hashes, numbers, sizes = (np.concatenate(parts) for parts in zip(*told, strict=True))
         order = np.argsort(hashes)
-        self._hashes, self._numbers = hashes[order], told[order].astype(np.uint32)
+        self._hashes, self._numbers = hashes[order], numbers[order].astype(np.uint32)
         self._likely = np.zeros(1 << _FILTER_BITS, dtype=bool)
         self._likely[_filter_slot(hashes)] = True
+        self.chars_max = int(sizes.max(initial=0))
 
     def spots(self, words: Sequence[str]) -> Iterator[list[Spot]]:
         """Find all pieces in each word, in the order of where they begin and end."""
@@ -79,19 +88,34 @@ class Vocabulary:
         word = np.repeat(np.arange(len(words)), lengths)[at]
         start = at - begins[word]
         found: list[list[Spot]] = [[] for _ in words]
-        for owner, *spot in zip(*map(np.ndarray.tolist, (word, start, start + size + 1, number)), strict=True):
-            found[owner].append((spot[0], spot[1], spot[2]))
+        columns = (column.tolist() for column in (word, start, start + size + 1, number))
+        for owner, begin, end, piece in zip(*columns, strict=True):
+            found[owner].append((begin, end, piece))
         return found
 
 
-def _codes(text: str) -> Words:
+def _hashed(text: bytes, begins: Places, *, first: int) -> tuple[Hashes, Places, Places]:
+    """Give hashes, numbers and sizes in characters of the pieces that stand for text, numbered from `first`."""
+    part = text[begins[0] : begins[-1]]
+    characters = np.concatenate(([0], np.cumsum(np.frombuffer(part, dtype=np.uint8) & 0xC0 != 0x80)))
+    ends = characters[begins - begins[0]]
+    sizes = np.diff(ends)
+    place = np.arange(ends[-1]) - np.repeat(ends[:-1], sizes)
+    spelled = _codes(part.decode()) * _powers(int(sizes.max(initial=0)))[place]
+    number = np.flatnonzero(sizes)
+    hashes = np.add.reduceat(spelled, ends[:-1][number]) if len(number) else spelled
+    told = first + number >= len(SPECIAL)
+    return hashes[told], first + number[told], sizes[number[told]]
+
+
+def _codes(text: str) -> Hashes:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64) + np.uint64(1)
 
 
-@lru_cache(maxsize=4)
-def _powers(count: int) -> Words:
+@lru_cache(maxsize=16)
+def _powers(count: int) -> Hashes:
     return np.array([pow(_BASE, number, 1 << 64) for number in range(count)], dtype=np.uint64)
 
 
-def _filter_slot(hashes: Words) -> npt.NDArray[np.intp]:
+def _filter_slot(hashes: Hashes) -> Places:
     return (hashes * _MIX >> _FILTER_SHIFT).astype(np.intp)

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A figure that was wanted: at least or at most so much.
+    """A figure that was wanted: at least or at most so much, told with so many digits after the point.
 
     `tried` and `helps` say, of what has fallen short before, what was tried and what would help.
     """
@@ -15,6 +15,7 @@ class Wanted:
     figure: str
     bound: Literal["at least", "at most"]
     value: float
+    digits: int = 3
     tried: str = ""
     helps: str = ""
 
@@ -37,13 +38,14 @@ WANTED: Final = (
         tried="trainings with ever more of them, 6,045 by 46 authors now; a longer list of notices, which found 3 of "
         "43 that were missed (decision 0009); a rule for what mail programs write before them",
         helps="what stands around the text, such as the mail's headers or how fast it came: those that are missed, as "
-        '"On leave.", are what people write too, and of these at most 0.3 % may be suspected',
+        '"I have retired.", are what people write too, and of these at most 0.2 % may be suspected',
     ),
     Wanted("people's replies falsely suspected", "at most", 0.003),
     Wanted(
         "answers a second, whole path, one core",
         "at least",
         1_000,
+        digits=0,
         tried="six layers instead of twelve, narrower ones, frequent runs of words as one, leaving early, pairs of "
         "pieces, several texts in one run, fused operators (decisions 0008 and 0009)",
         helps="a processor with sums of products of bytes (twice as fast), or a network of half the size that is as "
@@ -53,10 +55,18 @@ WANTED: Final = (
         "answers a second, the words alone, one core",
         "at least",
         20_000,
-        tried="all regressions in one pass, notices by their first letter, no Python per word (decision 0009)",
+        digits=0,
+        tried="all regressions in one pass, notices by their first letter, no Python per word (decision 0010)",
         helps="a processor that nobody else uses at the same time: on one the figure moves by half within a minute",
     ),
-    Wanted("seconds from a cold start", "at most", 1.0),
+    Wanted(
+        "seconds from a cold start",
+        "at most",
+        1.0,
+        digits=1,
+        tried="hashing the vocabulary at once, leaving out what the model does not need (decision 0010)",
+        helps="a file of hashes beside the network",
+    ),
 )
 
 
@@ -65,8 +75,8 @@ def rows(found: Mapping[str, float], wanted: Sequence[Wanted] = WANTED) -> list[
     return [
         (
             one.figure,
-            f"{one.bound} {one.value:,g}",
-            f"{found[one.figure]:,.3g}",
+            f"{one.bound} {one.value:,.{one.digits}f}",
+            f"{found[one.figure]:,.{one.digits}f}",
             "yes" if one.reached(found[one.figure]) else "no",
         )
         for one in wanted

@@ -48,7 +48,7 @@ def scores(
     used = [group for group in features.groups if group_factors.get(group.name, 0.0)]
     bucket = np.concatenate([group.bucket for group in used])
     counts = np.array([np.bincount(group.text, minlength=texts) for group in used])
-    # A group's features are in the order of their texts, so those of one text are a stretch of all of them.
+    # Those of one text are a stretch of its group's. Should a running sum overflow, the differences still hold.
     ends = np.cumsum(counts).reshape(counts.shape)
     factors = np.array([[group_factors[group.name]] for group in used]) * scale(counts)
 
