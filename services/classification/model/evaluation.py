@@ -251,6 +251,8 @@ def report(
         "",
         "## What was wanted",
         "",
+        f"Answers a second are those to texts up to {SHORT_TEXT_CHARS_MAX} characters.",
+        "",
         *table(("figure", "wanted", "found", "reached"), wanted.rows(found)),
         *wanted.shortfalls(found),
         "",
