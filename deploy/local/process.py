@@ -79,8 +79,10 @@ class ChildProcess:
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the process alone; nothing happens when it has ended."""
         if self.running:
+            # Not by `Popen.send_signal`: it looks first whether the process has ended, and may so take the exit status
+            # away from the event loop, which then reports 255.
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                os.kill(self.pid, number)
 
     def pause(self) -> None:
         """Freeze the process and its descendants, as a machine that hangs would."""

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -276,6 +277,19 @@ async def test_a_paused_child_can_be_stopped(supervisor: Supervisor) -> None:
     supervisor.pause("sleeper")
     assert await supervisor.stop_child("sleeper") == -signal.SIGTERM
     assert child.state == State.STOPPED
+
+
+async def test_a_signal_takes_no_exit_status_from_the_event_loop(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poll(_: object) -> None:
+        pytest.fail("whoever polls a process that has just ended gets its exit status instead of the loop")
+
+    child = await supervisor.start(ChildSpec(name="sleeper", command=SLEEPER))
+    monkeypatch.setattr(subprocess.Popen, "poll", poll)
+    supervisor.pause("sleeper")
+    assert await supervisor.stop_child("sleeper") == -signal.SIGTERM
+    assert child.returncode == -signal.SIGTERM
 
 
 async def test_a_changed_jar_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
