@@ -21,9 +21,7 @@ _COUNT = click.IntRange(1)
 @click.command()
 @click.option("--part", type=click.Choice(["all", "hop", "pipeline"]), default="all", help="Measure only one part.")
 @click.option("--rounds", type=_COUNT, default=3, show_default=True, help="How often each contender of the hop runs.")
-@click.option(
-    "--replies", type=_COUNT, default=30_000, show_default=True, help="Replies of the pipeline, at full speed."
-)
+@click.option("--replies", type=_COUNT, default=30_000, show_default=True, help="Replies of the pipeline's run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(*, part: str, rounds: int, replies: int, as_json: bool) -> None:
     """Measure the ingestion hop beside other ways to do it, then the whole pipeline.

@@ -7,10 +7,11 @@ the thread has not seen yet has to wait (`is_reached`).
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from shared.events import (
+    INSTANT_MIN,
     Candidate,
     Choice,
     EventData,
@@ -48,7 +49,6 @@ CorrectionRefusal = Literal["NOT_CLASSIFIED", "STALE_VERSION", "SAME_VALUE"]
 _DAY: Final = timedelta(days=1)
 # More outcomes than any thread will have: keeps the two numbers of a state apart in one.
 _OUTCOMES_PER_THREAD_MAX: Final = 1 << 20
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Inmail:
     def age(self) -> tuple[datetime, str]:
         """Orders the InMails of a thread, the newest last; one of which only the end is known comes first."""
         told = (at for at in (self.scheduled_at, self.sent_at) if at is not None)
-        return max(told, default=_LONG_AGO), self.inmail_id
+        return max(told, default=INSTANT_MIN), self.inmail_id
 
     @property
     def awaits_reply(self) -> bool:

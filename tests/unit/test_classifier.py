@@ -52,6 +52,14 @@ def predict(text: str) -> Prediction:
     return CLASSIFIER.classify([text])[0]
 
 
+def suspect(text: str) -> Prediction:
+    """Predict a text that a machine is suspected to have written."""
+    prediction = predict(text)
+    assert "auto_reply_suspected" in prediction.signals
+    assert prediction.needs_confirmation
+    return prediction
+
+
 @pytest.mark.parametrize(
     ("text", "label"),
     [
@@ -99,10 +107,7 @@ def test_r07_words_never_met_ask_for_confirmation(text: str) -> None:
     ],
 )
 def test_r09_a_text_like_an_answering_machine_s_is_a_response_under_suspicion(text: str) -> None:
-    prediction = predict(text)
-    assert "auto_reply_suspected" in prediction.signals
-    assert prediction.label == "accept"
-    assert prediction.needs_confirmation
+    assert suspect(text).label == "accept"
 
 
 @pytest.mark.parametrize(
@@ -127,9 +132,7 @@ def test_r09_a_text_like_an_answering_machine_s_is_a_response_under_suspicion(te
     ],
 )
 def test_r09_a_notice_is_a_response_under_suspicion(text: str) -> None:
-    prediction = predict(text)
-    assert "auto_reply_suspected" in prediction.signals
-    assert prediction.needs_confirmation
+    suspect(text)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +156,7 @@ def test_r09_a_notice_is_a_response_under_suspicion(text: str) -> None:
     ],
 )
 def test_r09_who_is_away_and_says_no_more_may_be_a_machine(text: str) -> None:
-    prediction = predict(text)
-    assert "auto_reply_suspected" in prediction.signals
-    assert prediction.needs_confirmation
+    prediction = suspect(text)
     assert prediction.label == "accept" or prediction.confidence >= CLASSIFIER.limits.sure_confidence_min
 
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from services.classification.model import features as feature
 from services.classification.model import words
 from services.classification.model.encoder import Encoder
-from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features, Ints
+from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features
+from services.classification.model.hashing import Ints
 from services.classification.model.meaning import Scores, meanings
 from services.classification.model.pretrained import PACKAGE
 from services.classification.model.signals import (

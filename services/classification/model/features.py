@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from services.classification.model.cleaning import SEPARATOR, fold, own_words
+from services.classification.model.hashing import MIX, Hashes, Ints, Table, code_points, powers
 
-Words: TypeAlias = npt.NDArray[np.uint64]
-Ints: TypeAlias = npt.NDArray[np.intp]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
@@ -41,8 +40,8 @@ LEXICON_PATH: Final = Path(__file__).parent / "lexicon.json"
 
 _PLAIN, _WORD, _DIGIT, _END, _SYMBOL, _SEPARATOR, _DROPPED = range(7)
 _TABLE_CHARS: Final = 0x20000
-_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
-_BASE: Final = np.uint64(0x100000001B3)
+_LETTERS_HASHED: Final = 32
+_BASE: Final = 0x100000001B3
 _SHIFT: Final = np.uint64(64 - BUCKET_BITS)
 # Cyrillic and Greek letters that are drawn like Latin ones.
 LOOKALIKES: Final = {
@@ -80,10 +79,7 @@ class Lexicon:
     """Phrases by class, as hashes in order, each with a bit set of its classes."""
 
     classes: tuple[str, ...]
-    hashes: Words
-    members: npt.NDArray[np.uint32]
-    present: Bools
-    """Indexed by 16 bits of a hash: False where no phrase can be."""
+    members: Table
 
     def bit(self, name: str) -> np.uint32:
         """The bit of one class."""
@@ -95,10 +91,10 @@ class _Tokens:
     """The words of a batch in order, and its letters with one blank for whatever stands between words."""
 
     count: int
-    letters: Words
+    letters: Hashes
     letter_text: Ints
-    full: Words
-    stem: Words
+    full: Hashes
+    stem: Hashes
     word_text: Ints
     sentence: Ints
     marks: dict[str, Ints]
@@ -130,10 +126,8 @@ def lexicon() -> Lexicon:
         phrases = sorted({phrase for phrases in languages.values() for phrase in phrases})
         for hashed in _phrase_hashes(phrases):
             members[hashed] = members.get(hashed, 0) | 1 << number
-    hashes = np.array(sorted(members), dtype=np.uint64)
-    present = np.zeros(1 << 16, dtype=bool)
-    present[(hashes >> np.uint64(48)).astype(np.intp)] = True
-    return Lexicon(classes, hashes, np.array([members[int(h)] for h in hashes], dtype=np.uint32), present)
+    hashes, bits = np.array([*members], dtype=np.uint64), np.array([*members.values()], dtype=np.uint32)
+    return Lexicon(classes, Table.of(hashes, bits, bits=16))
 
 
 @lru_cache(maxsize=1)
@@ -194,7 +188,7 @@ def _tables() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
 def _tokenise(texts: Sequence[str]) -> _Tokens:
     # Each text begins with the separator and ends with a blank: its first and last words have edges like all others.
     joined = "".join(f"{SEPARATOR}{text} " for text in texts)
-    raw = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    raw = code_points(joined)
     table_codes, table_kinds = _tables()
     known = np.minimum(raw, _TABLE_CHARS - 1)
     codes = np.where(raw < _TABLE_CHARS, table_codes[known], raw)
@@ -210,7 +204,8 @@ def _tokenise(texts: Sequence[str]) -> _Tokens:
     letters_at = np.flatnonzero(wordish)
     starts = np.flatnonzero(begins[letters_at])
     place = np.arange(len(letters_at)) - np.repeat(starts, np.diff(np.append(starts, len(letters_at))))
-    spelled = (codes[letters_at].astype(np.uint64) + np.uint64(1)) * _powers()[np.minimum(place, 31)]
+    letter_powers = powers(_BASE, _LETTERS_HASHED)[np.minimum(place, _LETTERS_HASHED - 1)]
+    spelled = (codes[letters_at].astype(np.uint64) + np.uint64(1)) * letter_powers
     full = np.add.reduceat(spelled, starts) if len(starts) else np.zeros(0, np.uint64)
     stem = np.add.reduceat(np.where(place < STEM_CHARS, spelled, 0), starts) if len(starts) else full
     first = letters_at[starts]
@@ -256,17 +251,12 @@ def _stretched(codes: npt.NDArray[np.uint32], kinds: npt.NDArray[np.uint8]) -> B
     return stretched
 
 
-@lru_cache(maxsize=1)
-def _powers() -> Words:
-    return np.array([pow(int(_BASE), i, 1 << 64) for i in range(32)], dtype=np.uint64)
+def _mixed(hashes: Hashes) -> Hashes:
+    mixed = hashes * MIX
+    return (mixed ^ (mixed >> np.uint64(29))) * MIX
 
 
-def _mixed(hashes: Words) -> Words:
-    mixed = hashes * _MIX
-    return (mixed ^ (mixed >> np.uint64(29))) * _MIX
-
-
-def _unmixed(first: Words, *others: Words, salt: int) -> Words:
+def _unmixed(first: Hashes, *others: Hashes, salt: int) -> Hashes:
     """Hash tuples, but for the last step (`_mixed`): one array a position. Neither the order nor the salt is lost."""
     hashed = first + np.uint64(salt)
     for other in others:
@@ -308,11 +298,9 @@ def _phrase_hashes(phrases: Sequence[str]) -> list[int]:
         tokens = _tokenise([text.replace(" .. ", " ") for text in fold(some)])
         for number in range(len(some)):
             mine = np.flatnonzero(tokens.word_text == number)
-            if len(mine) == 1:
-                hashes.append(int(_mixed(_unmixed(tokens.full[mine], salt=1))[0]))
-            else:
-                salt = _PAIR_SALT if is_gapped else len(mine)
-                hashes.append(int(_mixed(_unmixed(*(tokens.stem[i : i + 1] for i in mine), salt=salt))[0]))
+            words = [tokens.full[mine]] if len(mine) == 1 else [tokens.stem[i : i + 1] for i in mine]
+            salt = _PAIR_SALT if is_gapped else len(words)
+            hashes.append(int(_mixed(_unmixed(*words, salt=salt))[0]))
     return hashes
 
 
@@ -327,10 +315,7 @@ def _hits(tokens: _Tokens, lexicon: Lexicon) -> tuple[Ints, Ints, npt.NDArray[np
         at = _together(tokens.sentence, gap + 1)
         looked.append((at, gap + 1, _unmixed(tokens.stem[at], tokens.stem[at + gap], salt=_PAIR_SALT)))
     hashes = _mixed(np.concatenate([unmixed for _, _, unmixed in looked]))
-    likely = np.flatnonzero(lexicon.present[(hashes >> np.uint64(48)).astype(np.intp)])
-    where = np.minimum(np.searchsorted(lexicon.hashes, hashes[likely]), len(lexicon.hashes) - 1)
-    sure = lexicon.hashes[where] == hashes[likely]
-    hit, member = likely[sure], lexicon.members[where[sure]]
+    hit, member = lexicon.members.find(hashes)
     spot = np.concatenate([at for at, _, _ in looked])[hit]
     span = np.repeat([words for _, words, _ in looked], [len(at) for at, _, _ in looked])[hit]
     gapped = hit >= sum(len(at) for at, _, _ in looked[:-GAP_WORDS_MAX])
@@ -428,7 +413,7 @@ def _groups(tokens: _Tokens, tail: Bools) -> tuple[Group, ...]:
     ]
     hashes = tokens.letters
     for size in range(2, CHAR_GRAM_MAX + 1):
-        hashes = hashes[: max(len(tokens.letters) - size + 1, 0)] * _BASE + tokens.letters[size - 1 :]
+        hashes = hashes[: max(len(tokens.letters) - size + 1, 0)] * np.uint64(_BASE) + tokens.letters[size - 1 :]
         inside = tokens.letter_text[: len(hashes)] == tokens.letter_text[size - 1 :]
         found.append((f"char{size}", tokens.letter_text[: len(hashes)][inside], hashes[inside] + np.uint64(size)))
     buckets = (_mixed(np.concatenate([unmixed for _, _, unmixed in found])) >> _SHIFT).astype(np.intp)

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.classification.model.features import BUCKETS, Features, Ints, dense_names
+from services.classification.model.features import BUCKETS, Features, dense_names
+from services.classification.model.hashing import Ints
 from services.classification.model.meaning import Scores
 from services.classification.model.words import Regression, scale
 

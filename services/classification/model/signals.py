@@ -62,7 +62,7 @@ def _begun(pattern: str) -> list[str]:
 
 def _first_letter(pattern: str) -> str:
     """Give the letter with which all begins that a pattern finds; empty where it does not show."""
-    return pattern[0] if pattern[0].isalnum() and pattern[1:2] not in {"?", "*", "{"} else ""
+    return pattern[0] if pattern[0].isalnum() and pattern[1:2] not in {"?", "*", "+", "{"} else ""
 
 
 @lru_cache(maxsize=1)

@@ -2,11 +2,11 @@
 
 from array import array
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+
+from services.classification.model.hashing import Hashes, Ints, Table, code_points, powers
 
 BEGIN: Final = 0
 END: Final = 2
@@ -14,8 +14,6 @@ UNKNOWN: Final = 3
 SPECIAL: Final = range(4)
 """Pieces that stand for no text."""
 
-Hashes: TypeAlias = npt.NDArray[np.uint64]
-Places: TypeAlias = npt.NDArray[np.intp]
 Spot: TypeAlias = tuple[int, int, int]
 """Where in a word a piece begins and ends, and the piece's number."""
 
@@ -23,9 +21,7 @@ _PIECES_AT_ONCE: Final = 16_384
 _CHARS_AT_ONCE: Final = 4_096
 """Each takes half a kilobyte while it is looked at."""
 _FILTER_BITS: Final = 21
-_FILTER_SHIFT: Final = np.uint64(64 - _FILTER_BITS)
 _BASE: Final = 0xD6E8FEB86659FD93
-_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Vocabulary:
@@ -55,10 +51,7 @@ class Vocabulary:
             for start in range(0, len(begins) - 1, _PIECES_AT_ONCE)
         ]
         hashes, numbers, sizes = (np.concatenate(parts) for parts in zip(*told, strict=True))
-        order = np.argsort(hashes)
-        self._hashes, self._numbers = hashes[order], numbers[order].astype(np.uint32)
-        self._likely = np.zeros(1 << _FILTER_BITS, dtype=bool)
-        self._likely[_filter_slot(hashes)] = True
+        self._numbers = Table.of(hashes, numbers.astype(np.uint32), bits=_FILTER_BITS)
         self.chars_max = int(sizes.max(initial=0))
 
     def spots(self, words: Sequence[str]) -> Iterator[list[Spot]]:
@@ -78,13 +71,10 @@ class Vocabulary:
         begins = np.cumsum(lengths) - lengths
         codes = np.concatenate((_codes("".join(words)), np.zeros(self.chars_max, dtype=np.uint64)))
         everywhere, ahead = np.arange(lengths.sum())[:, None], np.arange(self.chars_max)
-        hashes = np.cumsum(codes[everywhere + ahead] * _powers(self.chars_max), axis=1)
-        inside = everywhere + ahead < np.repeat(begins + lengths, lengths)[:, None]
-        at, size = np.nonzero(self._likely[_filter_slot(hashes)] & inside)
-        wanted = hashes[at, size]
-        where = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
-        sure = self._hashes[where] == wanted
-        at, size, number = at[sure], size[sure], self._numbers[where[sure]]
+        hashes = np.cumsum(codes[everywhere + ahead] * powers(_BASE, self.chars_max), axis=1)
+        at, size = np.nonzero(everywhere + ahead < np.repeat(begins + lengths, lengths)[:, None])
+        hit, number = self._numbers.find(hashes[at, size])
+        at, size = at[hit], size[hit]
         word = np.repeat(np.arange(len(words)), lengths)[at]
         start = at - begins[word]
         found: list[list[Spot]] = [[] for _ in words]
@@ -94,14 +84,14 @@ class Vocabulary:
         return found
 
 
-def _hashed(text: bytes, begins: Places, *, first: int) -> tuple[Hashes, Places, Places]:
+def _hashed(text: bytes, begins: Ints, *, first: int) -> tuple[Hashes, Ints, Ints]:
     """Give hashes, numbers and sizes in characters of the pieces that stand for text, numbered from `first`."""
     part = text[begins[0] : begins[-1]]
     characters = np.concatenate(([0], np.cumsum(np.frombuffer(part, dtype=np.uint8) & 0xC0 != 0x80)))
     ends = characters[begins - begins[0]]
     sizes = np.diff(ends)
     place = np.arange(ends[-1]) - np.repeat(ends[:-1], sizes)
-    spelled = _codes(part.decode()) * _powers(int(sizes.max(initial=0)))[place]
+    spelled = _codes(part.decode()) * powers(_BASE, int(sizes.max(initial=0)))[place]
     number = np.flatnonzero(sizes)
     hashes = np.add.reduceat(spelled, ends[:-1][number]) if len(number) else spelled
     told = first + number >= len(SPECIAL)
@@ -109,13 +99,4 @@ def _hashed(text: bytes, begins: Places, *, first: int) -> tuple[Hashes, Places,
 
 
 def _codes(text: str) -> Hashes:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64) + np.uint64(1)
-
-
-@lru_cache(maxsize=16)
-def _powers(count: int) -> Hashes:
-    return np.array([pow(_BASE, number, 1 << 64) for number in range(count)], dtype=np.uint64)
-
-
-def _filter_slot(hashes: Hashes) -> Places:
-    return (hashes * _MIX >> _FILTER_SHIFT).astype(np.intp)
+    return code_points(text).astype(np.uint64) + np.uint64(1)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.classification.model.features import Features, Ints
+from services.classification.model.features import Features
+from services.classification.model.hashing import Ints
 from services.classification.model.meaning import Scores
 
 
