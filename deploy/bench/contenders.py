@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncpg
@@ -243,8 +244,10 @@ async def faust_single(settings: Settings, clock: Clock) -> None:
     hop = Hop(pool, settings)
     producer = create_producer(settings, client_id="faust")
     await producer.start()
+    folder = TemporaryDirectory()  # Faust makes one for its tables in any case, by default where the process began
     app = faust.App(
         "inmail-bench-faust",
+        datadir=folder.name,
         broker=f"aiokafka://{settings.kafka_bootstrap}",
         web_enabled=False,
         topic_disable_leader=True,
@@ -270,6 +273,7 @@ async def faust_single(settings: Settings, clock: Clock) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.drain_seconds_max):
             await app.stop()
+    folder.cleanup()
     await producer.stop()
     pool.terminate()
 
