@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
@@ -233,9 +233,30 @@ def report(
     """Write the report on judged test rows, and on the training split's left-out authors as the manifest holds it."""
     judged = [j for j in everything if not j.automated]
     automated = [j for j in everything if j.automated]
-    confusion = Counter((j.example.label, j.prediction.label) for j in judged)
-    found = _found(judged, automated, speeds)
     lines = [
+        *_about(classifier, judged, automated, left_out),
+        *table(("figure", "value"), _main_figures(judged, automated, speeds)),
+        "![Accuracy of the surest answers](coverage.svg) ![Confidence and accuracy](reliability.svg)",
+        "",
+        *_against_what_was_wanted(_found(judged, automated, speeds)),
+        *_in_parts(judged, everything),
+        *_cost_and_sureness(classifier, judged),
+        "## Signals",
+        "",
+        "Held against the tags; those of refusals were read anew by readers who saw the texts alone (LABELS.md).",
+        "",
+        *table(("signal", "rows tagged", "precision", "recall"), signal_rows(everything)),
+        "## Rows that teach nothing, on which weights of scores and thresholds were chosen",
+        "",
+        *table(("figure", "value"), list(_figures(manifest))),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _about(
+    classifier: Classifier, judged: Sequence[Judged], automated: Sequence[Judged], left_out: int
+) -> tuple[str, ...]:
+    return (
         "# What the model achieves",
         "",
         f"Model `{classifier.version}`. Made by `make eval` (`python -m services.classification.model.evaluation`),",
@@ -246,9 +267,11 @@ def report(
         f"(`duplicates.py`). {share(j.example.hard for j in judged):.0%} of the replies are hard by their tags.",
         "All count in the accuracy, those that ask for confirmation too. In brackets: 95 % intervals by bootstrap.",
         "",
-        *table(("figure", "value"), _main_figures(judged, automated, speeds)),
-        "![Accuracy of the surest answers](coverage.svg) ![Confidence and accuracy](reliability.svg)",
-        "",
+    )
+
+
+def _against_what_was_wanted(found: Mapping[str, float]) -> tuple[str, ...]:
+    return (
         "## What was wanted",
         "",
         f"Answers a second are those to texts up to {SHORT_TEXT_CHARS_MAX} characters.",
@@ -256,6 +279,13 @@ def report(
         *table(("figure", "wanted", "found", "reached"), wanted.rows(found)),
         *wanted.shortfalls(found),
         "",
+    )
+
+
+def _in_parts(judged: Sequence[Judged], everything: Sequence[Judged]) -> tuple[str, ...]:
+    """Write how the model does by label, language, author and kind of reply."""
+    confusion = Counter((j.example.label, j.prediction.label) for j in judged)
+    return (
         "## Labels",
         "",
         *table(("label", "precision", "recall", "F1"), [(name, *f1(judged, name)) for name in ("accept", "decline")]),
@@ -265,7 +295,7 @@ def report(
         ),
         "## Languages",
         "",
-        *table(("language", "rows", "accuracy", "F1", "calibration error", "by chance"), _by_language(judged)),
+        *table(("language", "rows", "accuracy", "F1", "sure", "calibration error", "by chance"), _by_language(judged)),
         "By chance: if confidence were exactly right in each row, one draw in twenty would show a larger error.",
         "",
         "## Authors",
@@ -283,6 +313,11 @@ def report(
             ("replies", "rows", "accuracy"),
             [(name, len(some), interval([j.right for j in some])) for name, some in _by_hardness(judged)],
         ),
+    )
+
+
+def _cost_and_sureness(classifier: Classifier, judged: Sequence[Judged]) -> tuple[str, ...]:
+    return (
         "## Accuracy and cost",
         "",
         "The words decide alone from a confidence upwards; below it the encoder is asked. One core, the test rows,",
@@ -299,16 +334,7 @@ def report(
         "The surest answers that are wrong.",
         "",
         *table(("confidence", "written as", "language", "text"), _worst(judged)),
-        "## Signals",
-        "",
-        "Held against the tags; those of refusals were read anew by readers who saw the texts alone (LABELS.md).",
-        "",
-        *table(("signal", "rows tagged", "precision", "recall"), signal_rows(everything)),
-        "## Rows that teach nothing, on which weights of scores and thresholds were chosen",
-        "",
-        *table(("figure", "value"), list(_figures(manifest))),
-    ]
-    return "\n".join(lines).rstrip() + "\n"
+    )
 
 
 def coverage(judged: Sequence[Judged]) -> list[tuple[float, float, float]]:
@@ -368,12 +394,14 @@ def _found(judged: Sequence[Judged], automated: Sequence[Judged], speeds: Speeds
     }
 
 
-def _by_language(judged: Sequence[Judged]) -> list[tuple[str, int, str, float, float, float]]:
+def _by_language(judged: Sequence[Judged]) -> list[tuple[str, int, str, float, float, float, float]]:
     rows = []
     for lang, count, _ in by(judged, lambda j: [j.example.lang]):
         some = [j for j in judged if j.example.lang == lang]
         errors = calibration_error(some), error_by_chance(some)
-        rows.append((lang, count, interval([j.right for j in some]), mean_f1(some), *errors))
+        rows.append(
+            (lang, count, interval([j.right for j in some]), mean_f1(some), share(j.sure for j in some), *errors)
+        )
     return rows
 
 
