@@ -1,6 +1,6 @@
 """Bodies of requests: bounded, and read strictly into a model."""
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -9,15 +9,20 @@ from shared.problems import ProblemError
 
 M = TypeVar("M", bound=BaseModel)
 
+DISCARDED_BYTES_MAX: Final = 16 * 1024 * 1024
+"""So much of a body too large is read all the same: a client that is cut off while it sends never sees the answer."""
+
 
 async def bounded_body(request: Request, bytes_max: int) -> bytes | None:
     """Read the body; None if it has more than `bytes_max` bytes."""
-    body = bytearray()
+    body, received = bytearray(), 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > bytes_max:
-            return None
-    return bytes(body)
+        received += len(chunk)
+        if received > bytes_max + DISCARDED_BYTES_MAX:
+            break
+        if received <= bytes_max:
+            body += chunk
+    return bytes(body) if received <= bytes_max else None
 
 
 async def parsed_body(request: Request, model: type[M], *, bytes_max: int, cure: str) -> M:

@@ -53,9 +53,9 @@ def as_of(request: Request) -> datetime:
     if given is None:
         return now()
     try:
-        return parse_instant(given)
+        return parse_instant(given.replace(" ", "+"))  # a plus sign that was not written as %2B
     except InstantError as error:
-        cure = "Give an RFC 3339 time with its offset, such as 2026-01-31T12:00:00.000Z; write a plus sign as %2B."
+        cure = "Give an RFC 3339 time with its offset, such as 2026-01-31T12:00:00.000Z."
         raise bad_parameter("as_of", f"is no instant ({error.kind})", cure) from None
 
 

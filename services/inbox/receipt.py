@@ -15,6 +15,7 @@ from shared.events import (
     InmailStatusChangedV1,
     NotificationRequestedV1,
     NotificationRetractedV1,
+    OutcomeCorrectionRequestedV1,
     OutcomeDecidedV1,
     OutcomeUnchangedV1,
     ReplyRecordedV1,
@@ -117,11 +118,16 @@ def _time(link: Link) -> datetime:
 
 
 def in_order(facts: Iterable[FactRow]) -> list[FactRow]:
-    """Sort by event time; at one instant the conversation comes first, then its outcomes, then the notifications."""
+    """Sort by event time; at one instant the conversation comes first, then requests to correct, outcomes and the rest.
+
+    A correction that is rejected is so as of its request, and would stand before it as often as after it.
+    """
     return sorted(facts, key=lambda fact: (fact.at, _rank(fact.type), fact.number, fact.event_id))
 
 
 def _rank(event_type: str) -> int:
     if event_type in _NOTIFICATIONS:
-        return 2
-    return 1 if event_type.startswith("outcome.") else 0
+        return 3
+    if event_type == OutcomeCorrectionRequestedV1.type:
+        return 1
+    return 2 if event_type.startswith("outcome.") else 0

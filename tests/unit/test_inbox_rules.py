@@ -1,10 +1,11 @@
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from starlette.requests import Request
 
-from services.inbox import domain, openapi
+from services.inbox import domain, openapi, parameters
 from services.inbox.api import routes
 from services.inbox.corrections import command_id
 from services.inbox.domain import (
@@ -19,7 +20,10 @@ from services.inbox.domain import (
 from services.inbox.in_flight import StatesInFlight
 from services.inbox.ledger import Postings, credits_at, is_settled, position
 from services.inbox.rates import Month, response_rates
+from services.inbox.receipt import in_order
 from services.inbox.routing import EncodedRoute
+from services.inbox.store import FactRow
+from shared.bodies import DISCARDED_BYTES_MAX, bounded_body
 from shared.events import Candidate, Event, ThreadStateV1, ThreadStatus
 from shared.stream.records import Incoming, Position
 from shared.testing.builders import START, after, event
@@ -285,6 +289,16 @@ def test_r29_a_command_is_known_by_what_it_asks_for() -> None:
     assert len(others) == 3
 
 
+@pytest.mark.parametrize("ids", [("a", "b"), ("b", "a")])
+def test_r29_a_correction_stands_before_its_rejection(ids: tuple[str, str]) -> None:
+    kinds = ("outcome.correction_requested.v1", "outcome.correction_rejected.v1")
+    facts = [
+        FactRow("thread-1", number, kind, START, 1, None, None, "{}") for number, kind in zip(ids, kinds, strict=True)
+    ]
+    for given in (facts, facts[::-1]):
+        assert in_order(given) == facts
+
+
 def test_r31_pooled_report_and_mean_rates() -> None:
     rates = response_rates([Month(4, 1, 1), Month(2, 2, 1)])
     assert (rates.pooled.numerator, rates.pooled.denominator, rates.pooled.rate) == (3, 6, 0.5)
@@ -407,6 +421,26 @@ def test_whatever_is_in_doubt_is_behind() -> None:
 class NoResources:
     settings: Any = None
     pool: Any = None
+
+
+@pytest.mark.parametrize("given", ["2026-01-31T12:00:00+01:00", "2026-01-31T12:00:00%2B01:00"])
+def test_an_instant_in_a_query_may_have_a_plain_plus_sign(given: str) -> None:
+    request = Request({"type": "http", "query_string": f"as_of={given}".encode()})
+    assert parameters.as_of(request) == datetime(2026, 1, 31, 11, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("size", "read"), [(10, 10), (11, 11), (10 + DISCARDED_BYTES_MAX, 10 + DISCARDED_BYTES_MAX)])
+async def test_a_body_too_large_is_read_to_its_end_and_refused(size: int, read: int) -> None:
+    sent = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        sent = min(size, sent + 1_000_000)
+        return {"type": "http.request", "body": b"x" * min(size, 1_000_000), "more_body": sent < size}
+
+    body = await bounded_body(Request({"type": "http"}, receive), 10)
+    assert sent == read
+    assert body == (b"x" * 10 if size == 10 else None)
 
 
 def test_every_route_is_described_and_every_description_is_served() -> None:
