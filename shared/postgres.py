@@ -15,12 +15,15 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-# Faults of the database, not of the data: the same transaction is tried again and no record is blamed.
-_FAULT_CLASSES = ("08", "25006", "25P02", "25P03", "25P04", "40", "53", "55P03", "57", "58", "XX")
+# Faults of the database, not of the data: the same transaction is tried again and no record is blamed. A password, a
+# right, a table or a column that is missing (28, 3D, 3F, 42) is one too: it would make a dead letter of every record.
+_FAULT_CLASSES = (
+    *("08", "25006", "25P02", "25P03", "25P04", "28", "3D", "3F", "40", "42", "53", "55P03", "57", "58", "XX"),
+)
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether `error` says that the database is away, busy or in failover, rather than that the data is bad."""
+    """Whether `error` says that the database is away, busy, in failover or not as it should be; no data is bad."""
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "").startswith(_FAULT_CLASSES)
     if isinstance(error, asyncpg.InternalClientError):
@@ -71,8 +74,12 @@ async def _leave_as_is(_: object) -> None:
 @asynccontextmanager
 async def acquire(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
     """One of the pool's connections; its proxy behaves as a connection, which asyncpg's types do not say."""
-    async with pool.acquire() as proxy:
-        yield cast("asyncpg.Connection", proxy)
+    try:
+        async with pool.acquire() as proxy:
+            yield cast("asyncpg.Connection", proxy)
+    except asyncpg.ReadOnlySQLTransactionError:
+        await pool.expire_connections()  # to a server that is a standby now, and answers all the same
+        raise
 
 
 @asynccontextmanager

@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     """Committed batches that may wait for the broker's acknowledgement before the next one is held back."""
     attempts_max: int = Field(3, ge=1)
     """Failures of a record on its own before it becomes a dead letter."""
+    failed_in_a_row_max: int = Field(20, ge=1)
+    """After so many such dead letters without a record that succeeds, the next one waits and its partition stands."""
     parked_seconds_max: float = Field(24 * 3600, gt=0)
     inbox_days: int = Field(35, ge=1)
     """How long an event id is remembered: longer than the longest retention of an input topic."""

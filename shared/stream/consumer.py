@@ -27,7 +27,7 @@ from shared.stream import outbox
 from shared.stream.offsets import LONG_AGO, Claim, check_ends, claim
 from shared.stream.offsets import TopicPartition as Slot
 from shared.stream.outbox import Publication
-from shared.stream.processor import Processor, Read
+from shared.stream.processor import NoneSucceedsError, Processor, Read
 from shared.stream.publisher import Publisher
 from shared.stream.records import Position, RawRecord
 
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 _FETCH_BYTES_MAX = 262_144
 _GATHERED_BYTES = 65_536  # when so much has come the broker gathers no longer
 _PURGE_EVERY_SWEEPS = 60
+_SUCCESS = "a record that succeeds"
+_FETCH_SECONDS_MAX = 5.0  # aiokafka's, which has a limit of its own, waits for the end of a rebalance without one
 
 
 class DeafConsumerError(Exception):
@@ -161,7 +163,7 @@ class StreamConsumer:
         """
         self._consumer.subscribe(self._topics, listener=_Listener(self))
         try:
-            await self._consumer.start()
+            await self._start()
             while not self._stopping.is_set():
                 self._publisher.check()
                 self._health.turned()
@@ -171,6 +173,22 @@ class StreamConsumer:
             await self._finish()
         finally:
             await self._close()
+
+    async def _start(self) -> None:
+        """Join the group: for as long as its members take, and in vain where the broker goes away meanwhile."""
+        started = asyncio.ensure_future(self._consumer.start())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            while not (started.done() or stopping.done()):
+                self._health.turned()
+                self._check_silence()
+                await asyncio.wait({started, stopping}, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+            if started.done():
+                started.result()
+        finally:
+            for task in (started, stopping):
+                task.cancel()
+            await asyncio.gather(started, stopping, return_exceptions=True)
 
     async def _close(self) -> None:
         """Close the consumer whatever state it is in.
@@ -198,7 +216,7 @@ class StreamConsumer:
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None
             await self._with_patience(lambda: self._claim(wanted))
-        if not self._claims:
+        if not self._claims or self._consumer._subscription.reassignment_in_progress:  # noqa: SLF001
             await self._stand_by()
             return
         records = await self._fetch()
@@ -213,11 +231,15 @@ class StreamConsumer:
     async def _stand_by(self) -> None:
         """Hold nothing, as a spare member or between two words of the group; only a fetch would show its errors."""
         self._consumer._coordinator.check_errors()  # noqa: SLF001
+        if self._health.waiting_for == "Kafka":
+            self._check_silence()
+        await asyncio.sleep(self._settings.batch_wait_ms / 1000)
+
+    def _check_silence(self) -> None:
         silent_seconds_max = 2 * self._settings.rebalance_timeout_ms / 1000
-        if self._health.waiting_for == "Kafka" and time.monotonic() - self._heard_at > silent_seconds_max:
+        if time.monotonic() - self._heard_at > silent_seconds_max:
             message = f"the group has assigned nothing for {silent_seconds_max:.0f} s"
             raise DeafConsumerError(message)
-        await asyncio.sleep(self._settings.batch_wait_ms / 1000)
 
     async def _fetch(self) -> list[RawRecord]:
         """Give what is to be worked now: what waits for company comes with the first record that does not, or late.
@@ -229,7 +251,12 @@ class StreamConsumer:
         if self._waiting:
             wait_ms = max(0, wait_ms - int((time.monotonic() - self._waiting_since) * 1000))
         slots = [TopicPartition(*slot) for slot in self._claims]
-        fetched = await self._consumer.getmany(*slots, timeout_ms=wait_ms, max_records=settings.batch_records_max)
+        fetched = {}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_ms / 1000 + _FETCH_SECONDS_MAX):
+                fetched = await self._consumer.getmany(
+                    *slots, timeout_ms=wait_ms, max_records=settings.batch_records_max
+                )
         now = time.monotonic()
         if fetched:
             self._heard_at = now
@@ -273,9 +300,7 @@ class StreamConsumer:
             )
         ends = await self._consumer.end_offsets(partitions)
         check_ends(self._service, claims, {(tp.topic, tp.partition): offset for tp, offset in ends.items()})
-        async with acquire(self._pool) as connection:
-            left = await outbox.left_behind(connection, slots, unsourced=(self._topics[0], 0) in slots)
-        await self._publisher.put(Publication(left, claims))
+        sent_again = await self._send_left(slots, claims)
         for held in claims:
             self._consumer.seek(TopicPartition(*held.slot), held.next_offset)
         self._processor.claimed(slots)
@@ -284,7 +309,21 @@ class StreamConsumer:
         self._level_at = {held.slot: datetime.now(UTC) for held in claims if held.newest_timestamp == LONG_AGO}
         self._heard_at = time.monotonic()
         self._health.waiting_for, self._health.partitions = None, len(claims)
-        logger.info("claimed %d partitions; %d outbox rows sent again", len(claims), len(left))
+        logger.info("claimed %d partitions; %d outbox rows sent again", len(claims), sent_again)
+
+    async def _send_left(self, slots: set[Slot], claims: Sequence[Claim]) -> int:
+        """Send what was left behind, in pages, and wait for the broker: while it takes nothing, a batch adds to it."""
+        count = after = 0
+        while True:
+            async with acquire(self._pool) as connection:
+                left = await outbox.left_behind(connection, slots, unsourced=(self._topics[0], 0) in slots, after=after)
+            if not left:
+                break
+            await self._publisher.put(Publication(left, claims))
+            count, after = count + len(left), left[-1].outbox_id
+        if count:
+            await self._publisher.settle()
+        return count
 
     async def _sweep(self) -> None:
         """Once in a while: gauges, expiry, acknowledged rows, a courtesy to lag tools, housekeeping."""
@@ -292,7 +331,8 @@ class StreamConsumer:
         partitions = [TopicPartition(*slot) for slot in self._claims]
         now = datetime.now(UTC)
         ends = await self._consumer.end_offsets(partitions)
-        lags = {slot: ends[TopicPartition(*slot)] - await self._reached(slot, c) for slot, c in self._claims.items()}
+        reached = {slot: await self._reached(slot, held) for slot, held in self._claims.items()}
+        lags = {slot: ends[TopicPartition(*slot)] - offset for slot, offset in reached.items()}
         self._level_at |= {slot: now for slot, lag in lags.items() if not lag}
         for (topic, partition), lag in lags.items():
             self._metrics.lag_records.labels(topic, str(partition)).set(lag)
@@ -304,11 +344,13 @@ class StreamConsumer:
             if lag
         ]
         self._metrics.lag_seconds.set(max(behind, default=0.0))
-        if behind and time.monotonic() - self._heard_at > self._settings.deaf_seconds_max:
+        if not behind:
+            self._heard_at = time.monotonic()  # there was nothing to hear
+        elif time.monotonic() - self._heard_at > self._settings.deaf_seconds_max:
             message = f"{sum(lags.values())} records wait and none came for {self._settings.deaf_seconds_max:.0f} s"
             raise DeafConsumerError(message)
         self._processor.sent(self._publisher.take_sent())
-        await self._processor.sweep(self._claims, {slot: now for slot, lag in lags.items() if not lag})
+        await self._processor.sweep(self._claims, {slot: now for slot, lag in lags.items() if not lag}, reached)
         await self._send_unsourced()
         await self._observe_tables()
         await self._commit_courtesy()
@@ -361,18 +403,19 @@ class StreamConsumer:
             try:
                 await step()
             except Exception as error:
-                if is_fault(error):
-                    self._health.waiting_for = "Postgres"
+                if _is_waited_for(error):
+                    self._health.waiting_for = "Postgres" if is_fault(error) else _SUCCESS
+                    self._heard_at = time.monotonic()  # nobody listens meanwhile
                 raise
 
         await retry_until(
             attempt,
-            what="Postgres",
+            what=f"Postgres or {_SUCCESS}",
             settings=self._settings,
-            retriable=is_fault,
+            retriable=_is_waited_for,
             stopping=self._stopping.is_set,
         )
-        if self._health.waiting_for == "Postgres":
+        if self._health.waiting_for in {"Postgres", _SUCCESS}:
             self._health.waiting_for = None
 
     async def _finish(self) -> None:
@@ -383,6 +426,10 @@ class StreamConsumer:
         with contextlib.suppress(Exception):
             await self._processor.sweep(self._claims, {})
             await self._commit_courtesy()
+
+
+def _is_waited_for(error: BaseException) -> bool:
+    return is_fault(error) or isinstance(error, NoneSucceedsError)
 
 
 def _in_order(fetched: Mapping[TopicPartition, list[ConsumerRecord]]) -> list[RawRecord]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
@@ -16,13 +16,16 @@ _INSERT = """
 INSERT INTO outbox (source_topic, source_partition, topic, keys, payloads, headers)
 VALUES ($1, $2, $3, $4, $5, $6) RETURNING outbox_id
 """
+PAGE_ROWS: Final = 8
+"""Rows read at once of what was left behind; each may hold a batch's records."""
 _DELETE = "DELETE FROM outbox WHERE outbox_id = ANY($1)"
 _LEFT = """
 SELECT outbox_id, topic, keys, payloads, headers FROM outbox
 WHERE ((source_topic, source_partition) IN (SELECT * FROM unnest($1::text[], $2::int[]))
        OR (source_topic IS NULL AND $3))
   AND created_at <= clock_timestamp() - make_interval(secs => $4)
-ORDER BY outbox_id
+  AND outbox_id > $5
+ORDER BY outbox_id LIMIT $6
 """
 _BACKLOG = """
 SELECT coalesce(sum(cardinality(keys)), 0)::bigint AS records,
@@ -48,7 +51,8 @@ class Publication:
 
     rows: Sequence[OutboxRow]
     claims: Sequence[Claim] = ()
-    committed_at: float = field(default_factory=time.monotonic)
+    begun_at: float = field(default_factory=time.monotonic)
+    """When their transaction began: a process that was frozen while it awaited the commit must not seem young."""
 
 
 async def enqueue(tx: asyncpg.Connection, topic: str, key: bytes, payload: bytes) -> OutboxRow:
@@ -90,11 +94,18 @@ async def delete_sent(tx: asyncpg.Connection, outbox_ids: Sequence[int]) -> None
 
 
 async def left_behind(
-    connection: asyncpg.Connection, slots: Iterable[TopicPartition], *, unsourced: bool, age_seconds_min: float = 0
+    connection: asyncpg.Connection,
+    slots: Iterable[TopicPartition],
+    *,
+    unsourced: bool,
+    age_seconds_min: float = 0,
+    after: int = 0,
 ) -> list[OutboxRow]:
-    """What the last owner of these partitions committed and may not have published, in order."""
+    """A page of what the last owner of these partitions committed and may not have published, in order of ids."""
     wanted = list(slots)
-    rows = await connection.fetch(_LEFT, [t for t, _ in wanted], [p for _, p in wanted], unsourced, age_seconds_min)
+    rows = await connection.fetch(
+        _LEFT, [t for t, _ in wanted], [p for _, p in wanted], unsourced, age_seconds_min, after, PAGE_ROWS
+    )
     return [_row(row) for row in rows]
 
 

@@ -93,6 +93,12 @@ class Outcome:
     rows: list[OutboxRow]
     dead: list[DeadLetter]
     results: Counter[tuple[str, str, str]]
+    begun_at: float
+    """When its transaction began, by the monotonic clock."""
+
+
+class NoneSucceedsError(Exception):
+    """So many records in a row could not be applied that the fault is ours: they wait for its cure."""
 
 
 class _RolledBackError(Exception):
@@ -126,6 +132,7 @@ class Processor:
         self._sent: list[int] = []
         self._level: frozenset[TopicPartition] = frozenset()
         self._any_dead: bool | None = None
+        self._failed_in_a_row = 0
         for read in reads:
             metrics.expect(read.topic, TOPICS[read.topic].types)
 
@@ -140,6 +147,7 @@ class Processor:
 
         Raises:
             FenceRejectedError: another process owns one of the partitions; nothing of its transaction stands.
+            NoneSucceedsError: too many records in a row have failed: call again.
             Exception: a fault of the database (`shared.postgres.is_fault`): call again.
 
         """
@@ -150,10 +158,19 @@ class Processor:
         ]
         return await self._attempt(decoded, claims) if decoded else []
 
-    async def sweep(self, claims: Mapping[TopicPartition, Claim], clocks: Mapping[TopicPartition, datetime]) -> None:
-        """Without new records: expire what is parked, delete what was sent. Partitions with no lag have a clock."""
+    async def sweep(
+        self,
+        claims: Mapping[TopicPartition, Claim],
+        clocks: Mapping[TopicPartition, datetime],
+        reached: Mapping[TopicPartition, int] = {},
+    ) -> None:
+        """Without new records: expire what is parked, delete what was sent. Partitions with no lag have a clock.
+
+        What was `reached` behind the last record are marks of transactions: a position before those would be lost, to
+        all appearances, once the broker has deleted them.
+        """
         self._level = frozenset(clocks)
-        moves = [Move(c, c.next_offset, c.newest_timestamp) for c in claims.values()]
+        moves = [Move(c, reached.get(slot, c.next_offset), c.newest_timestamp) for slot, c in claims.items()]
         if moves and (clocks or self._sent):
             await self._commit(Batch([], moves, self._held_back(clocks, claims)))
 
@@ -164,7 +181,7 @@ class Processor:
         async with acquire(self._pool) as connection:
             with suppress(_RolledBackError):
                 async with connection.transaction():
-                    outcome = await self._apply(connection, batch)
+                    outcome = await self._apply(connection, batch, time.monotonic())
                     raise _RolledBackError
         return outcome
 
@@ -210,12 +227,22 @@ class Processor:
                 elif attempt < self._settings.attempts_max:
                     waiting.append((part, attempt + 1))
                 else:
+                    self._blame(error)
                     poison = _poison(part[0], f"failed {attempt} times alone with {type(error).__name__}")
                     outcomes.append(await self._commit(self._batch([poison], claims)))
             else:
+                self._failed_in_a_row = 0
                 await self._hand_over(batch, outcome)
                 outcomes.append(outcome)
         return outcomes
+
+    def _blame(self, error: Exception) -> None:
+        """Let a record be dead, unless so many were before it, and none alive, that no record can be to blame."""
+        limit = self._settings.failed_in_a_row_max
+        if self._failed_in_a_row >= limit:
+            message = f"{limit} records in a row failed, at last with {type(error).__name__}"
+            raise NoneSucceedsError(message) from error
+        self._failed_in_a_row += 1
 
     def _warn(self, part: Sequence[Decoded], error: Exception, attempt: int) -> None:
         logger.warning(
@@ -234,7 +261,7 @@ class Processor:
         return outcome
 
     async def _transact(self, batch: Batch) -> Outcome:
-        started = time.perf_counter()
+        started = time.monotonic()
         sent: list[int] = []
         if not batch.items or len(self._sent) >= _DELETE_ROWS_MIN:  # small batches leave it to the sweep
             sent, self._sent = self._sent, []
@@ -243,7 +270,7 @@ class Processor:
             async with transaction(self._pool) as connection:
                 await fence(connection, self._service, batch.moves)
                 await outbox.delete_sent(connection, sent)
-                outcome = await self._apply(connection, batch)
+                outcome = await self._apply(connection, batch, started)
         except BaseException as error:
             self._sent = sent + self._sent
             self._ask_again(batch.clocks)  # what had expired stands again
@@ -253,14 +280,14 @@ class Processor:
         for move in batch.moves:
             move.claim.next_offset = move.next_offset
             move.claim.newest_timestamp = move.newest_timestamp
-        self._observe(batch, outcome, time.perf_counter() - started)
+        self._observe(batch, outcome, time.monotonic() - started)
         return outcome
 
     async def _hand_over(self, batch: Batch, outcome: Outcome) -> None:
         """Publish what has been committed: a failure here is the broker's, and no record is to blame."""
-        await self._publish(Publication(outcome.rows, [move.claim for move in batch.moves]))
+        await self._publish(Publication(outcome.rows, [move.claim for move in batch.moves], outcome.begun_at))
 
-    async def _apply(self, tx: asyncpg.Connection, batch: Batch) -> Outcome:
+    async def _apply(self, tx: asyncpg.Connection, batch: Batch, begun_at: float) -> Outcome:
         effects = Effects(self._service)
         dead: list[DeadLetter] = []
         expired = await self._expire(tx, batch.clocks)
@@ -286,7 +313,7 @@ class Processor:
         self._count_unpublished(batch, effects, {d.record.position for d in dead} - {d.record.position for d in kept})
         rows = await outbox.store_outgoing(tx, effects.outgoing)
         rows += await self._store_dead(tx, kept)
-        return Outcome(effects, rows, kept, self._results(batch, effects, kept))
+        return Outcome(effects, rows, kept, self._results(batch, effects, kept), begun_at)
 
     async def _living(
         self, tx: asyncpg.Connection, incomings: Sequence[AnyIncoming], effects: Effects

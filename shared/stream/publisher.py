@@ -89,8 +89,12 @@ class Publisher:
         self.check()
         if not waiting.done():  # aiokafka's idempotent batches wait for their broker without end
             waiting.cancel()
-            message = f"the broker acknowledged nothing for {limit:.0f} s"
-            raise KafkaTimeoutError(message)
+            raise self._nothing_acknowledged()
+
+    def _nothing_acknowledged(self) -> KafkaTimeoutError:
+        return KafkaTimeoutError(
+            f"the broker acknowledged nothing for {self._settings.request_timeout_ms / 1000:.0f} s"
+        )
 
     def check(self) -> None:
         """Raise what ended the publisher, if anything did."""
@@ -111,8 +115,24 @@ class Publisher:
     async def drain(self) -> None:
         """Wait until everything handed over is acknowledged, or the publisher has failed."""
         joined = asyncio.ensure_future(self._queue.join())
-        await asyncio.wait({joined, self._running}, return_when=asyncio.FIRST_COMPLETED)
-        joined.cancel()
+        try:
+            await asyncio.wait({joined, self._running}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            joined.cancel()
+
+    async def settle(self) -> None:
+        """Wait until the broker has everything handed over, for as long as `put` waits.
+
+        Raises:
+            Exception: what ended the publisher, or that the broker acknowledges nothing.
+
+        """
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                await self.drain()
+        except TimeoutError:
+            raise self._nothing_acknowledged() from None
+        self.check()
 
     async def stop(self) -> None:
         """Stop at once; what is not acknowledged stays in the outbox."""
@@ -120,9 +140,18 @@ class Publisher:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._task
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(self._settings.drain_seconds_max):
                 await self._producer.stop()
+        except TimeoutError:
+            await self._abandon()
+
+    async def _abandon(self) -> None:
+        """End a producer whose `stop` waits for acknowledgements: it would go on sending beside its successor."""
+        producer = self._producer  # its private parts, as `stop` has no other way to go on where it was cancelled
+        producer._sender.sender_task.cancel()  # noqa: SLF001
+        producer._message_accumulator.fail_all(KafkaTimeoutError("given up; the outbox has it"))  # noqa: SLF001
+        await producer.client.close()
 
     @property
     def _running(self) -> asyncio.Task[None]:
@@ -142,9 +171,9 @@ class Publisher:
     async def _check_claims(self, publication: Publication) -> None:
         """An owner that was frozen after its commit must not send behind its successor's back.
 
-        A commit so young that nobody can have taken over since needs no look.
+        A transaction so young that nobody can have taken over since needs no look.
         """
-        age_seconds = time.monotonic() - publication.committed_at
+        age_seconds = time.monotonic() - publication.begun_at
         if publication.claims and age_seconds > self._settings.publish_recheck_ms / 1000:
             async with acquire(self._pool) as connection:
                 if not await standing(connection, self._consumer, publication.claims):

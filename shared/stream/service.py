@@ -130,7 +130,7 @@ class ServiceProcess:
                 self._connect,
                 what="Postgres",
                 settings=self.settings,
-                retriable=_not_ready,
+                retriable=is_fault,
                 stopping=self.stopping.is_set,
             )
             try:
@@ -231,14 +231,6 @@ class ServiceProcess:
                 await self.stopping.wait()
         except TimeoutError:
             self.health.turned()
-
-
-def _not_ready(error: BaseException) -> bool:
-    """The database is away, or its roles and schemas are still being made."""
-    return is_fault(error) or isinstance(
-        error,
-        asyncpg.InvalidAuthorizationSpecificationError | asyncpg.UndefinedTableError | asyncpg.InvalidCatalogNameError,
-    )
 
 
 class _Server(uvicorn.Server):

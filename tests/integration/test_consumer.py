@@ -1,6 +1,7 @@
 """The consumer, the publisher and the service's process on a real broker and a real Postgres."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -19,6 +20,7 @@ from shared.health import Health
 from shared.metrics import Metrics
 from shared.postgres import acquire, is_fault
 from shared.settings import Settings
+from shared.stream import outbox
 from shared.stream.consumer import consumer_options
 from shared.stream.effects import Effects
 from shared.stream.offsets import FenceRejectedError, RetentionPassedError, claim
@@ -135,20 +137,23 @@ async def test_a_zombie_that_wakes_between_commit_and_publish_sends_nothing(brok
     )
     await publisher.start()
     held_back: list[Publication] = []
+    handled_at: list[float] = []
     processor = Processor(
         service=SPEC.name,
         reads=SPEC.reads,
-        handler=Forwarder(zombie.resources),
+        handler=_timed(Forwarder(zombie.resources), handled_at),
         pool=zombie.resources.pool,
         settings=settings,
         metrics=zombie.resources.metrics,
         publish=_keep(held_back),
     )
     record = RawRecord(Position(MESSAGING_EVENTS, 0, 0), datetime.now(UTC), event.subject.encode(), encode(event), ())
+    began_at = time.monotonic()
     await processor.process([record], zombie.claims)
+    assert began_at <= held_back[0].begun_at <= handled_at[0], "a freeze during the commit is in its age"
     async with acquire(zombie.resources.pool) as connection:
         await claim(connection, SPEC.name, {(MESSAGING_EVENTS, 0): 0})
-    await publisher.put(replace(held_back[0], committed_at=held_back[0].committed_at - 10))
+    await publisher.put(replace(held_back[0], begun_at=held_back[0].begun_at - 10))
     await publisher.drain()
     with pytest.raises(FenceRejectedError):
         publisher.check()
@@ -253,11 +258,20 @@ async def test_transactions_of_upstream_are_read_once_committed_and_their_marks_
             await ends()
         assert [e.causeid for e in await read(broker, CONVERSATION_EVENTS, count=1)] == [kept.id]
         assert process.consumer is not None
-        process.consumer._heard_at -= 60
-        await process.consumer._sweep()  # would say that it is deaf
+        async with process.consumer._working:
+            process.consumer._heard_at -= 60
+            await process.consumer._sweep()  # would say that it is deaf
+        assert time.monotonic() - process.consumer._heard_at < 60, "nor is it when the next record comes"
         lags = [sample.value for sample in next(iter(process.metrics.lag_records.collect())).samples]
         assert (len(lags), sum(lags)) == (6, 0)
+        partitions = sorted(process.consumer._consumer.assignment())
+        ends = await process.consumer._consumer.end_offsets(partitions)
     await producer.stop()
+    connection = await asyncpg.connect(database)
+    # Once the broker has deleted marks and records, a position before the marks would lie before all it holds.
+    stored = await connection.fetchval("SELECT sum(next_offset) FROM ingestion.consumer_offset")
+    assert stored == sum(ends.values()) > 2
+    await connection.close()
 
 
 async def test_a_fault_of_the_database_that_ended_the_publisher_is_not_waited_for(broker: str, database: str) -> None:
@@ -279,6 +293,80 @@ async def test_a_fault_of_the_database_that_ended_the_publisher_is_not_waited_fo
     assert not is_fault(raised.value)
     await publisher.stop()
     await harness.close()
+
+
+async def test_a_publisher_that_is_given_up_sends_nothing_any_more(broker: str, database: str) -> None:
+    """Nor does its `stop` leave a producer behind, which would send for ever beside its successors."""
+    harness = await Harness.open(SPEC, database)
+    settings = settings_for(broker, database).model_copy(update={"request_timeout_ms": 200, "drain_seconds_max": 0.2})
+    publisher = Publisher(
+        harness.resources.pool,
+        settings,
+        consumer=SPEC.name,
+        fence_rejections=harness.resources.metrics.fence_rejections,
+    )
+    await publisher.start()
+    producer = publisher._producer
+    producer._message_accumulator.drain_by_nodes = lambda **_: ({}, False)  # as with a broker that refuses
+    await publisher.put(Publication([OutboxRow(1, CONVERSATION_EVENTS, [b"k"], [b"v"])]))
+    with pytest.raises(KafkaTimeoutError):
+        await publisher.settle()
+    await publisher.stop()
+    assert producer._sender.sender_task.done()
+    assert not any(connection.connected() for connection in producer.client._conns.values())
+    await harness.close()
+
+
+async def test_what_was_left_behind_is_sent_in_pages_and_in_order(
+    broker: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "PAGE_ROWS", 2)
+    events = [builders.reply(thread_id="t", reply_id=f"r{number}") for number in range(5)]
+    dying = await Harness.open(SPEC, database)
+    for event in events:
+        await dying.feed(MESSAGING_EVENTS, event)
+    await connection_set_offset(database, 0, 0)
+    await dying.close()
+    async with running(settings_for(broker, database)):
+        forwarded = await read(broker, CONVERSATION_EVENTS, count=len(events))
+    assert [e.causeid for e in forwarded] == [e.id for e in events]
+
+
+async def test_a_service_that_the_group_keeps_waiting_can_be_stopped(
+    broker: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the broker goes away while a consumer joins: aiokafka's `start` waits for it without end."""
+
+    async def start(_: AIOKafkaConsumer) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    asked = asyncio.Event()
+    monkeypatch.setattr(AIOKafkaConsumer, "start", start)
+    async with asyncio.timeout(30), running(settings_for(broker, database)):
+        await asked.wait()
+
+
+async def test_a_fetch_that_waits_for_a_rebalance_holds_nothing_up(
+    broker: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.stream.consumer._FETCH_SECONDS_MAX", 0.1)
+    async with running(settings_for(broker, database)) as process:
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
+        await read(broker, CONVERSATION_EVENTS, count=1)
+        assert process.consumer is not None
+        turned_at, inner = process.health.turned_at, process.consumer._consumer
+        getmany, inner.getmany = inner.getmany, _forever
+        async with asyncio.timeout(30):
+            while process.health.turned_at == turned_at:  # noqa: ASYNC110  nothing else tells
+                await asyncio.sleep(0.05)
+        inner.getmany = getmany
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r2")])
+        await read(broker, CONVERSATION_EVENTS, count=2)
+
+
+async def _forever(*_: object, **__: object) -> None:
+    await asyncio.Event().wait()
 
 
 async def test_a_broker_that_acknowledges_nothing_ends_the_wait(broker: str, database: str) -> None:
@@ -316,6 +404,18 @@ async def test_a_courtesy_that_never_ends_holds_nothing_up(broker: str, database
         await asyncio.wait_for(asked.wait(), 30)
         await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r2")])
         assert len(await read(broker, CONVERSATION_EVENTS, count=2)) == 2
+
+
+def _timed(handler: Forwarder, handled_at: list[float]) -> Forwarder:
+    """The handler, telling when it was called."""
+    handle = handler.handle
+
+    async def timed(tx: asyncpg.Connection, batch: Sequence[AnyIncoming], effects: Effects) -> None:
+        handled_at.append(time.monotonic())
+        await handle(tx, batch, effects)
+
+    handler.handle = timed  # type: ignore[method-assign]
+    return handler
 
 
 async def _closed_handle() -> None:

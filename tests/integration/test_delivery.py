@@ -12,13 +12,13 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError
 
 from shared.events import STRUCTURED_HEADERS, Event, ReplySentV1, encode
-from shared.postgres import acquire
+from shared.postgres import acquire, is_fault
 from shared.stream import inbox, outbox, parking
 from shared.stream.effects import Effects
 from shared.stream.offsets import Claim, FenceRejectedError, RetentionPassedError, claim
 from shared.stream.outbox import Publication
 from shared.stream.parking import load_parked
-from shared.stream.processor import Read
+from shared.stream.processor import NoneSucceedsError, Read
 from shared.stream.records import REDRIVE_HEADER, AnyIncoming, Position, RawRecord
 from shared.stream.service import Resources, ServiceSpec
 from shared.testing import builders
@@ -48,6 +48,11 @@ class RecordingHandler:
         texts = [i.event.data.text if isinstance(i.event.data, ReplySentV1) else "" for i in batch]
         if "poison" in texts:
             raise PoisonError
+        if "no table" in texts:
+            await tx.execute("SELECT FROM a_table_of_the_next_migration")
+        if "standby" in texts:
+            await tx.execute("SET LOCAL transaction_read_only = on")
+            await tx.execute("DELETE FROM inbox")
         for incoming, text in zip(batch, texts, strict=True):
             if text == "empty":
                 effects.dead(incoming, "EMPTY_RESPONSE", "text: empty")
@@ -268,6 +273,47 @@ async def test_poison_alone_becomes_a_dead_letter(harness: Harness) -> None:
     assert [(d.reason, d.record.position.offset) for d in harness.dead] == [("PROCESSING_FAILED", 5)]
     assert handler_of(harness).batches.count(1) >= 3
     assert harness.claims[MESSAGING_EVENTS, 0].next_offset == 12
+
+
+async def test_a_table_that_is_missing_makes_no_dead_letters(harness: Harness) -> None:
+    """As with code newer than the schema: every record of the topic would be one."""
+    with pytest.raises(asyncpg.UndefinedTableError) as raised:
+        await harness.feed(MESSAGING_EVENTS, reply("a", "no table"))
+    assert is_fault(raised.value)
+    assert harness.claims[MESSAGING_EVENTS, 0].next_offset == 0
+
+
+async def test_connections_to_what_is_a_standby_now_are_given_up(harness: Harness) -> None:
+    pool = harness.resources.pool
+    async with acquire(pool) as connection:
+        before = await connection.fetchval("SELECT pg_backend_pid()")
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+        await harness.feed(MESSAGING_EVENTS, reply("a", "standby"))
+    async with acquire(pool) as connection:
+        assert await connection.fetchval("SELECT pg_backend_pid()") != before
+
+
+async def test_when_no_record_succeeds_none_is_blamed(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = await Harness.open(SPEC, database, failed_in_a_row_max=2)
+    now = datetime.now(UTC)
+    events = [reply(f"e{number}", "poison") for number in range(5)]
+    records = [
+        RawRecord(Position(MESSAGING_EVENTS, 0, offset), now, event.subject.encode(), encode(event), ())
+        for offset, event in enumerate(events)
+    ]
+    for _ in range(2):
+        with pytest.raises(NoneSucceedsError, match="2 records in a row failed, at last with PoisonError"):
+            await harness.processor.process(records, harness.claims)
+        assert harness.claims[MESSAGING_EVENTS, 0].next_offset == 2
+    monkeypatch.setattr(RecordingHandler, "handle", _never_poisoned)
+    await harness.processor.process(records, harness.claims)
+    assert harness.claims[MESSAGING_EVENTS, 0].next_offset == 5
+    monkeypatch.undo()
+    event = reply("later", "poison")
+    later = replace(records[0], position=Position(MESSAGING_EVENTS, 0, 5), value=encode(event))
+    (outcome,) = await harness.processor.process([later], harness.claims)
+    assert [letter.reason for letter in outcome.dead] == ["PROCESSING_FAILED"], "alone it is to blame"
+    await harness.close()
 
 
 NO_VALUE = [*STRUCTURED_HEADERS, ("x-trace", None)]
