@@ -5,7 +5,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import click
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -67,7 +67,7 @@ def list_letters(*, service: str | None, reason: str | None, as_json: bool, kafk
     """Count the dead letters and list them, newest last; contents are not shown."""
     bootstrap = kafka_address(kafka)
     with reaching(kafka=bootstrap):
-        letters = asyncio.run(_read(bootstrap, service, reason))
+        letters = asyncio.run(_read(bootstrap, service, reason, with_bytes=False))
     if as_json:
         hidden = {"key", "value", "headers"}
         click.echo(json.dumps([{k: v for k, v in asdict(x).items() if k not in hidden} for x in letters]))
@@ -181,16 +181,20 @@ async def _redrive(
     return letters
 
 
-async def _read(bootstrap: str, service: str | None, reason: str | None) -> list[Letter]:
-    """Every dead letter that is still kept, oldest first per service."""
+async def _read(bootstrap: str, service: str | None, reason: str | None, *, with_bytes: bool = True) -> list[Letter]:
+    """Every dead letter that is still kept, oldest first per service, with its bytes only where they are wanted."""
     names = {TopicPartition(dead_letters(name), 0): name for name in SERVICES if service in (None, name)}
     found: dict[str, list[Letter]] = {name: [] for name in names.values()}
     async with reader(bootstrap, client_id="inmail-dlq") as consumer:
         slots = list(names)
         starts, ends = await consumer.beginning_offsets(slots), await consumer.end_offsets(slots)
         async for slot, records in records_between(consumer, starts, ends):
-            found[names[slot]] += [_letter(names[slot], r.offset, r.key, r.value, tuple(r.headers)) for r in records]
-    return [x for letters in found.values() for x in letters if reason in (None, x.reason)]
+            letters = [_letter(names[slot], r.offset, r.key, r.value, tuple(r.headers)) for r in records]
+            wanted = [x for x in letters if reason in (None, x.reason)]
+            found[names[slot]] += (
+                wanted if with_bytes else [replace(x, key=None, value=None, headers=()) for x in wanted]
+            )
+    return [x for letters in found.values() for x in letters]
 
 
 def _letter(service: str, number: int, key: bytes | None, value: bytes | None, headers: tuple[Header, ...]) -> Letter:
