@@ -73,12 +73,24 @@ def suspect(text: str) -> Prediction:
         ("Danke, aber ich habe kein Interesse.", "decline"),
         ("Tenho interesse, pode me mandar mais detalhes?", "accept"),
         ("Obrigado, mas não tenho interesse.", "decline"),
+        ("興味があります", "accept"),
+        ("興味がありません", "decline"),
         ("👍", "accept"),
         ("👎", "decline"),
     ],
 )
 def test_r07_plain_answers_are_understood(text: str, label: str) -> None:
     assert predict(text).label == label
+
+
+def test_r07_plain_replies_are_hardly_ever_misread_and_never_surely() -> None:
+    lines = Path(__file__).with_name("plain_replies.txt").read_text(encoding="utf-8").splitlines()
+    labels, texts = zip(*(line.split("\t") for line in lines), strict=True)
+    told = zip(labels, CLASSIFIER.classify(texts), strict=True)
+    wrong = [prediction for label, prediction in told if prediction.label != label]
+    assert len(lines) == 227
+    assert len(wrong) <= 3
+    assert all(prediction.needs_confirmation for prediction in wrong)
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\u200b", "...", "-- \n"])
@@ -88,7 +100,7 @@ def test_r07_what_says_nothing_leans_to_accept_and_asks_for_confirmation(text: s
     assert prediction.confidence <= 0.5
 
 
-@pytest.mark.parametrize("text", ["Мне это не нужно", "興味がありません", "لست مهتما", "qwzx vkjhq zzxqw"])
+@pytest.mark.parametrize("text", ["Мне это не нужно", "관심이 없습니다", "لست مهتما", "qwzx vkjhq zzxqw"])
 def test_r07_words_never_met_ask_for_confirmation(text: str) -> None:
     assert predict(text).needs_confirmation
 
@@ -300,6 +312,11 @@ def test_awkward_long_texts_are_answered(text: str) -> None:
 def test_a_word_drawn_out_is_the_same_word() -> None:
     assert predict("Yesssss") == predict("Yes")
     assert predict("OOO") != predict("O")
+
+
+def test_scripts_without_gaps_are_read_in_words() -> None:
+    texts = ["暂时不考虑", "メールは不要です", "CVを送ります", "not now", "N/A 2月"]
+    assert extract(clean(texts)).words.tolist() == [5, 5, 4, 2, 4]
 
 
 def test_no_phrase_of_the_lexicon_is_lost() -> None:

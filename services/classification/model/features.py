@@ -23,7 +23,7 @@ from services.classification.model.hashing import MIX, Hashes, Ints, Table, code
 Floats: TypeAlias = npt.NDArray[np.float32]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
-FEATURES_VERSION: Final = "2"
+FEATURES_VERSION: Final = "3"
 """Grows with every change that gives a text other numbers: an artefact fits one version only."""
 
 BUCKET_BITS: Final = 17
@@ -40,6 +40,12 @@ LEXICON_PATH: Final = Path(__file__).parent / "lexicon.json"
 
 _PLAIN, _WORD, _DIGIT, _END, _SYMBOL, _SEPARATOR, _DROPPED = range(7)
 _TABLE_CHARS: Final = 0x20000
+_HIRAGANA, _KATAKANA, _HAN = range(1, 4)
+_SCRIPTS: Final = {
+    0x3040: _HIRAGANA, 0x30A0: _KATAKANA, 0x3100: 0, 0x3400: _HAN, 0x4DC0: 0, 0x4E00: _HAN, 0xA000: 0,
+    0xF900: _HAN, 0xFB00: 0, 0x20000: _HAN, 0x32000: 0,
+}  # fmt: skip
+"""Scripts that put no gaps between words, by the first character of each range; 0 for all others."""
 _LETTERS_HASHED: Final = 32
 _BASE: Final = 0x100000001B3
 _SHIFT: Final = np.uint64(64 - BUCKET_BITS)
@@ -199,7 +205,7 @@ def _tokenise(texts: Sequence[str]) -> _Tokens:
     text = np.cumsum(kinds == _SEPARATOR) - 1
 
     in_word = (kinds == _WORD) | (kinds == _DIGIT)
-    begins = in_word & ~_shifted(in_word) | (kinds == _SYMBOL)
+    begins = in_word & (~_shifted(in_word) | _without_gap(codes)) | (kinds == _SYMBOL)
     wordish = in_word | (kinds == _SYMBOL)
     letters_at = np.flatnonzero(wordish)
     starts = np.flatnonzero(begins[letters_at])
@@ -231,6 +237,20 @@ def _shifted(flags: Bools) -> Bools:
     before = np.zeros_like(flags)
     before[1:] = flags[:-1]
     return before
+
+
+def _without_gap(codes: npt.NDArray[np.uint32]) -> Bools:
+    """Where words begin in scripts that have no gaps: at each Han character, and where kana begin or end.
+
+    A whole clause would be one word otherwise, and next to none of them known.
+    """
+    if codes.max(initial=0) < min(_SCRIPTS):
+        return np.zeros(len(codes), dtype=bool)
+    ranges = np.searchsorted(list(_SCRIPTS), codes, side="right")
+    script = np.array([0, *_SCRIPTS.values()], dtype=np.uint8)[ranges]
+    begins: Bools = script == _HAN
+    begins[1:] |= script[1:] != script[:-1]
+    return begins
 
 
 def _stretched(codes: npt.NDArray[np.uint32], kinds: npt.NDArray[np.uint8]) -> Bools:
