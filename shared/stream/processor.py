@@ -83,6 +83,8 @@ class Batch:
     items: Sequence[Decoded]
     moves: list[Move]
     clocks: dict[TopicPartition, datetime] = field(default_factory=dict)
+    begun_at: float = field(default_factory=time.monotonic)
+    """Not after its transaction began, by the monotonic clock."""
 
 
 @dataclass(slots=True)
@@ -93,8 +95,6 @@ class Outcome:
     rows: list[OutboxRow]
     dead: list[DeadLetter]
     results: Counter[tuple[str, str, str]]
-    begun_at: float
-    """When its transaction began, by the monotonic clock."""
 
 
 class NoneSucceedsError(Exception):
@@ -181,7 +181,7 @@ class Processor:
         async with acquire(self._pool) as connection:
             with suppress(_RolledBackError):
                 async with connection.transaction():
-                    outcome = await self._apply(connection, batch, time.monotonic())
+                    outcome = await self._apply(connection, batch)
                     raise _RolledBackError
         return outcome
 
@@ -261,7 +261,7 @@ class Processor:
         return outcome
 
     async def _transact(self, batch: Batch) -> Outcome:
-        started = time.monotonic()
+        started = time.perf_counter()
         sent: list[int] = []
         if not batch.items or len(self._sent) >= _DELETE_ROWS_MIN:  # small batches leave it to the sweep
             sent, self._sent = self._sent, []
@@ -270,7 +270,7 @@ class Processor:
             async with transaction(self._pool) as connection:
                 await fence(connection, self._service, batch.moves)
                 await outbox.delete_sent(connection, sent)
-                outcome = await self._apply(connection, batch, started)
+                outcome = await self._apply(connection, batch)
         except BaseException as error:
             self._sent = sent + self._sent
             self._ask_again(batch.clocks)  # what had expired stands again
@@ -280,14 +280,14 @@ class Processor:
         for move in batch.moves:
             move.claim.next_offset = move.next_offset
             move.claim.newest_timestamp = move.newest_timestamp
-        self._observe(batch, outcome, time.monotonic() - started)
+        self._observe(batch, outcome, time.perf_counter() - started)
         return outcome
 
     async def _hand_over(self, batch: Batch, outcome: Outcome) -> None:
         """Publish what has been committed: a failure here is the broker's, and no record is to blame."""
-        await self._publish(Publication(outcome.rows, [move.claim for move in batch.moves], outcome.begun_at))
+        await self._publish(Publication(outcome.rows, [move.claim for move in batch.moves], batch.begun_at))
 
-    async def _apply(self, tx: asyncpg.Connection, batch: Batch, begun_at: float) -> Outcome:
+    async def _apply(self, tx: asyncpg.Connection, batch: Batch) -> Outcome:
         effects = Effects(self._service)
         dead: list[DeadLetter] = []
         expired = await self._expire(tx, batch.clocks)
@@ -313,7 +313,7 @@ class Processor:
         self._count_unpublished(batch, effects, {d.record.position for d in dead} - {d.record.position for d in kept})
         rows = await outbox.store_outgoing(tx, effects.outgoing)
         rows += await self._store_dead(tx, kept)
-        return Outcome(effects, rows, kept, self._results(batch, effects, kept), begun_at)
+        return Outcome(effects, rows, kept, self._results(batch, effects, kept))
 
     async def _living(
         self, tx: asyncpg.Connection, incomings: Sequence[AnyIncoming], effects: Effects
