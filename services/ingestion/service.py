@@ -102,5 +102,6 @@ SPEC: Final = ServiceSpec(
     name="ingestion",
     reads=(Read(MESSAGING_EVENTS, dedupe=True, upstream=True),),
     handler=IngestionHandler,
-    gather_ms=20,  # the path's one wait: what it emits comes to the others in batches already
+    gather_ms=60,  # the path's one wait: what it emits comes to the others in batches already
+    hurried=True,
 )

@@ -75,6 +75,8 @@ class ServiceSpec:
     routes: Callable[[Resources], Sequence[Route]] = no_routes
     gather_ms: int = 0
     """How long the broker may gather records before it answers: larger batches cost less a record, and come later."""
+    hurried: bool = False
+    """Somebody waits: gather as long as a few batches take, and for `gather_ms` at most."""
     tidy: Tidy | None = None
 
 
@@ -194,6 +196,7 @@ class ServiceProcess:
                 metrics=self.metrics,
                 health=self.health,
                 gather_ms=self.spec.gather_ms,
+                hurried=self.spec.hurried,
             )
             await self.consumer.run()
         finally:

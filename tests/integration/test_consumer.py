@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.consumer import fetcher
 from aiokafka.errors import KafkaTimeoutError
+from aiokafka.protocol.fetch import FetchRequest
 
 from deploy.local.stack import LocalStack
 from deploy.local.variables import POSTGRES_VARIABLE
@@ -21,7 +23,7 @@ from shared.metrics import Metrics
 from shared.postgres import acquire, is_fault
 from shared.settings import Settings
 from shared.stream import outbox
-from shared.stream.consumer import consumer_options
+from shared.stream.consumer import consumer_options, hurried_gather_ms
 from shared.stream.effects import Effects
 from shared.stream.offsets import FenceRejectedError, RetentionPassedError, claim
 from shared.stream.outbox import OutboxRow, Publication
@@ -441,6 +443,33 @@ async def test_records_that_wait_share_the_batch_of_the_next_that_do_not(broker:
         process.stop()
         await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r3")])  # ends the wait
     assert [sorted(batch) for batch in batches[:2]] == [[MESSAGING_EVENTS], [CONTRACT_EVENTS, MESSAGING_EVENTS]]
+
+
+@pytest.mark.parametrize(("batch_seconds", "gathered_ms"), [(0.0, 5), (0.004, 8), (0.02, 40), (0.03, 60), (9.0, 60)])
+def test_a_hurried_path_gathers_as_long_as_batches_take_within_bounds(batch_seconds: float, gathered_ms: int) -> None:
+    assert hurried_gather_ms(batch_seconds, gather_ms=60) == gathered_ms
+
+
+async def test_the_broker_is_asked_to_gather_longer_when_batches_are_slow(
+    broker: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []  # by the reader of the test too
+
+    def noting(wait_ms: int, *rest: object, **named: object) -> FetchRequest:
+        asked.append(wait_ms)
+        return FetchRequest(wait_ms, *rest, **named)
+
+    monkeypatch.setattr(fetcher, "FetchRequest", noting)
+    async with running(settings_for(broker, database), replace(SPEC, gather_ms=60, hurried=True)) as process:
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
+        await read(broker, CONVERSATION_EVENTS, count=1)
+        assert process.consumer is not None
+        assert 5 in asked  # while nothing is known to be slow
+        asked.clear()
+        process.consumer._batch_seconds = 10.0
+        async with asyncio.timeout(30):
+            while 60 not in asked:  # noqa: ASYNC110  nothing else tells
+                await asyncio.sleep(0.01)
 
 
 async def test_what_an_http_request_committed_elsewhere_and_never_sent_is_sent(broker: str, database: str) -> None:
