@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.classification.model.batching import batches, speed
-from services.classification.model.encoder import CLASSES, TOKENS_MAX, shortened, tokenizer, vectors
+from services.classification.model.encoder import CLASSES, TOKENS_MAX, shortened, vectors
 from services.classification.model.narrowing import narrowed
 from services.classification.model.pretrained import WIDTH, Pretrained, pretrained
 from services.classification.model.superwords import Run, Superwords
@@ -64,10 +64,9 @@ class Recipe:
 
 
 def fine_tuned(
-    texts: Sequence[str], odds: npt.NDArray[np.float32], recipe: Recipe, superwords: Superwords
+    pieces: Sequence[Sequence[int]], odds: npt.NDArray[np.float32], recipe: Recipe, superwords: Superwords
 ) -> Parameters:
-    """Train on texts in normal form and how likely each class of `CLASSES` is, (texts, 3); give the parameters."""
-    pieces = tokenizer().encode(texts)
+    """Train on texts in pieces and how likely each class of `CLASSES` is, (texts, 3); give the parameters."""
     lengths = [range(len(superwords.joined(ids))) for ids in pieces]
     random = np.random.default_rng(recipe.seed)
 
@@ -75,12 +74,12 @@ def fine_tuned(
         return [superwords.joined(pieces[row], lambda: random.random() < recipe.superword_dropout) for row in rows]
 
     parameters = jax.tree.map(jnp.asarray, _start(pretrained(), recipe.layers, len(superwords.runs), random))
-    sample = read(random.choice(len(texts), min(len(texts), NARROWED_BY), replace=False).tolist())
+    sample = read(random.choice(len(pieces), min(len(pieces), NARROWED_BY), replace=False).tolist())
     parameters = narrowed(parameters, filled(sample, superwords, len(sample)), recipe.inner_width)
     moments = jax.tree.map(jnp.zeros_like, (parameters, parameters))
     update = jax.jit(partial(_update, recipe), donate_argnums=(0, 1))
     keys = jax.random.key(recipe.seed, impl="unsafe_rbg")
-    steps = recipe.epochs * math.ceil(len(texts) / recipe.batch_texts)
+    steps = recipe.epochs * math.ceil(len(pieces) / recipe.batch_texts)
     number = 0
     for epoch in range(recipe.epochs):
         for rows in batches(lengths, recipe.batch_texts, random):
@@ -91,7 +90,7 @@ def fine_tuned(
             step = recipe.step * speed(number, steps, recipe.warm_up)
             key = jax.random.fold_in(keys, number)
             parameters, moments = update(parameters, moments, batch, wanted, step, number, key)
-        sys.stderr.write(f"encoder: {len(texts)} texts read {epoch + 1} of {recipe.epochs} times\n")
+        sys.stderr.write(f"encoder: {len(pieces)} texts read {epoch + 1} of {recipe.epochs} times\n")
     found: Parameters = jax.tree.map(np.asarray, parameters)
     return found
 

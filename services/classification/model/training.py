@@ -3,7 +3,8 @@
 Regressions on words (`regression.py`) and an encoder of their meaning (`finetuning.py`) learn from all training rows
 but the judges', and from larger models' opinions on mixtures of rows (`mixtures.py`). On the judges' rows
 is chosen what turns scores into answers (`limits.py`). Nothing is random but for one seed, so the same data give the
-same weights on the same kind of processor. Only training rows are read.
+same weights on the same kind of processor. Only training rows are read. The encoder takes hours; where all that it is
+made of is as it was (`ancestry.py`), the one at hand is taken.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from services.classification.model import corpus
 from services.classification.model import mixtures as mixing
+from services.classification.model.ancestry import ancestry, network_at_hand
 from services.classification.model.classifier import (
     ARTEFACT,
     MANIFEST_FILE,
@@ -82,6 +84,7 @@ class Fitted:
 
     words: dict[str, Scores]
     network: bytes
+    ancestry: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,11 @@ def train(
     *,
     judges: Sequence[str] = JUDGES,
     recipe: Recipe | None = None,
+    at_hand: Path | None = None,
 ) -> Trained:
     """Train on the examples and on what larger models think of the mixtures.
+
+    `at_hand` is the folder of an artefact whose network is taken where training would give the same one.
 
     To the words an automated reply is an acceptance, for that is the side to take when nobody has declined; calibration
     and figures leave them out.
@@ -114,7 +120,7 @@ def train(
         message = f"limits are chosen on rows by {', '.join(judges)} after training on others: add rows by both"
         raise ValueError(message)
     with threadpool_limits(1, user_api="blas"):  # sums in one order, whatever the number of cores
-        return _train(examples, mixtures, judged, recipe or Recipe())
+        return _train(examples, mixtures, judged, recipe or Recipe(), at_hand)
 
 
 def _train(
@@ -122,11 +128,12 @@ def _train(
     mixtures: Sequence[Mixture],
     judged: npt.NDArray[np.bool_],
     recipe: Recipe,
+    at_hand: Path | None,
 ) -> Trained:
     cleaned = clean([example.text for example in examples])
     features = extract(cleaned)
     rows = Rows(examples, cleaned, matrix_of(features))
-    fitted = _fitted(rows.only(~judged), mixtures, recipe)
+    fitted = _fitted(rows.only(~judged), mixtures, recipe, at_hand)
     left = _left_out(fitted, rows.only(judged))
     limits = choose_limits(left)
     text, slot = word_slots(features)
@@ -146,6 +153,7 @@ def _train(
     manifest = {
         "model_version": f"cascade-{FEATURES_VERSION}-{identity[:12]}",
         **hashes,
+        "network_ancestry": fitted.ancestry,
         "data_sha256": corpus.digest(examples),
         "mixtures_sha256": mixing.digest(mixtures),
         "rows": len(examples),
@@ -158,21 +166,25 @@ def _train(
     return Trained(arrays, fitted.network, manifest)
 
 
-def _fitted(rows: Rows, mixtures: Sequence[Mixture], recipe: Recipe) -> Fitted:
+def _fitted(rows: Rows, mixtures: Sequence[Mixture], recipe: Recipe, at_hand: Path | None) -> Fitted:
     labels = np.column_stack([rows.are(name) for name in CLASSES]).astype(np.float32)
     opinions = np.array([mixture.odds for mixture in mixtures], dtype=np.float32).reshape(-1, len(CLASSES))
     odds = np.concatenate((labels, opinions))
     cleaned = clean([mixture.text for mixture in mixtures])
     taught = [latin(text) for text in [*rows.cleaned, *cleaned]]
-    superwords = learnt([pieces[1:-1] for pieces in tokenizer().encode(taught[: len(labels)])])
-    network = network_of(fine_tuned(taught, odds, recipe, superwords), superwords)
+    pieces = tokenizer().encode(taught)
+    superwords = learnt([ids[1:-1] for ids in pieces[: len(labels)]])
+    made_of = ancestry(pieces, odds, recipe, superwords)
+    network = None if at_hand is None else network_at_hand(at_hand, made_of)
+    if network is None:
+        network = network_of(fine_tuned(pieces, odds, recipe, superwords), superwords)
     matrix = rows.matrix.above(matrix_of(extract(cleaned)))
     counts = np.repeat((ROW_COUNTS, 1.0), (len(labels), len(opinions)))
     words = {
         name: fit(matrix, odds[:, CLASSES.index(name)].astype(np.float64), counts) for name in ("decline", "auto_reply")
     }
     refusals = rows.only(rows.are("decline"))
-    return Fitted(words | {way: _way(refusals, way) for way in WAYS_TO_DECLINE}, network)
+    return Fitted(words | {way: _way(refusals, way) for way in WAYS_TO_DECLINE}, network, made_of)
 
 
 def _way(refusals: Rows, tag: str) -> Scores:
@@ -215,9 +227,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--also", type=Path, action="append", default=[], help="JSON Lines as in data/replies")
     parser.add_argument("--out", type=Path, default=ARTEFACT, help="the folder to write to [default: the one at work]")
+    parser.add_argument("--anew", action="store_true", help="train the encoder even if the one at work is the same")
     given = parser.parse_args()
     examples = corpus.load("train") + [example for path in given.also for example in corpus.read(path)]
-    trained = train(examples, mixing.load())
+    trained = train(examples, mixing.load(), at_hand=None if given.anew else ARTEFACT)
     write(trained, given.out)
     json.dump(trained.manifest, sys.stdout, indent=2, sort_keys=True)
     sys.stdout.write("\n")
