@@ -7,7 +7,7 @@ import asyncpg
 
 from shared.events.times import format_instant
 from shared.stream.effects import DeadLetter
-from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, Header, Position
+from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, Header, Position, RawRecord
 from shared.topics import DEAD_LETTER_BYTES_MAX
 
 _INSERT = """
@@ -25,6 +25,13 @@ RETURNING topic, partition, "offset"
 _KNOWN = """
 SELECT identity, content_hash FROM dead_letter
 WHERE (identity, content_hash) IN (SELECT * FROM unnest($1::bytea[], $2::bytea[]))
+"""
+_DIED_HERE = """
+SELECT n.topic, n.partition, n."offset" FROM dead_letter d
+JOIN unnest($1::bytea[], $2::bytea[], $3::text[], $4::int[], $5::bigint[], $6::timestamptz[])
+    AS n (identity, content_hash, topic, partition, "offset", seen)
+ON d.identity = n.identity AND d.content_hash = n.content_hash AND d.topic = n.topic AND d.partition = n.partition
+WHERE d."offset" >= n."offset" AND d.first_seen >= n.seen
 """
 _REVIVE = """
 DELETE FROM dead_letter d USING unnest($1::bytea[], $2::bytea[]) AS n (identity, content_hash)
@@ -71,6 +78,19 @@ async def known_of(tx: asyncpg.Connection, identities: Sequence[tuple[bytes, byt
     """Tell which of these (identity, content hash) are dead letters."""
     rows = await tx.fetch(_KNOWN, [i for i, _ in identities], [h for _, h in identities])
     return {(row["identity"], row["content_hash"]) for row in rows}
+
+
+async def died_here(
+    tx: asyncpg.Connection, records: Sequence[RawRecord], identities: Sequence[tuple[bytes, bytes]]
+) -> set[Position]:
+    """Tell which redriven records died again already, as a replay brings them: at their position or behind it.
+
+    By their time too: where a topic is made anew, positions begin at 0 again.
+    """
+    if not records:
+        return set()
+    rows = [(*i, *r.position, r.timestamp) for r, i in zip(records, identities, strict=True)]
+    return {Position(*row) for row in await tx.fetch(_DIED_HERE, *map(list, zip(*rows, strict=True)))}
 
 
 async def revive(tx: asyncpg.Connection, identities: Sequence[tuple[bytes, bytes]]) -> None:

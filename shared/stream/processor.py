@@ -400,10 +400,16 @@ class Processor:
         return expired
 
     async def _revive(self, tx: asyncpg.Connection, items: Sequence[Decoded]) -> None:
-        """Forget earlier deaths of redriven records, so that they may live, or fail visibly again."""
-        again = [item for item in items if _record(item).redriven]
-        known = [_identity_of(item) for item in again]
-        known += [(b, h) for item, (_, h) in zip(again, known, strict=True) if (b := _business_of(item)) is not None]
+        """Forget earlier deaths of redriven records, so that they may live, or fail visibly again: once."""
+        again = {_record(item).position: item for item in items if _record(item).redriven}
+        records = [_record(item) for item in again.values()]
+        for place in await dead_letters.died_here(tx, records, [_identity_of(item) for item in again.values()]):
+            item = again.pop(place)
+            if isinstance(item, Incoming):
+                item.redriven = False  # a repeat like any other
+        known = [_identity_of(item) for item in again.values()]
+        businesses = [_business_of(item) for item in again.values()]
+        known += [(b, h) for b, (_, h) in zip(businesses, known, strict=True) if b is not None]
         await dead_letters.revive(tx, known)
 
     async def _store_dead(self, tx: asyncpg.Connection, kept: Sequence[DeadLetter]) -> list[OutboxRow]:

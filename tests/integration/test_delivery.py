@@ -248,6 +248,37 @@ async def test_a_redrive_that_fails_again_is_a_dead_letter_again(harness: Harnes
     assert [d.reason for d in harness.dead] == ["EMPTY_RESPONSE"] * 2
 
 
+@pytest.mark.parametrize("batch_records", [1, 10])
+@pytest.mark.parametrize("dedupe", [True, False])
+@pytest.mark.parametrize("text", ["empty", "poison", "no event"])
+async def test_r11_a_replay_of_redrives_that_failed_makes_no_further_dead_letters(
+    database: str, text: str, dedupe: bool, batch_records: int
+) -> None:
+    event = reply("a", text)
+    record = (event.subject.encode(), b"?" if text == "no event" else encode(event))
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    async with reading_otherwise(database, dedupe=dedupe) as harness:
+
+        async def arrive(*, redriven: int, batch_records: int) -> None:
+            await harness.feed_raw(MESSAGING_EVENTS, [record], timestamp=at)
+            records = [record] * redriven
+            headers = [(REDRIVE_HEADER, b"1")]
+            await harness.feed_raw(
+                MESSAGING_EVENTS, records, headers=headers, timestamp=at, batch_records=batch_records
+            )
+
+        await arrive(redriven=2, batch_records=1)
+        letters = len(harness.dead)
+        assert letters == 3
+        for claim in harness.claims.values():
+            claim.next_offset = 0
+        await harness.fetch("UPDATE consumer_offset SET next_offset = 0")
+        await arrive(redriven=2, batch_records=batch_records)
+        assert len(harness.dead) == letters
+        await harness.feed_raw(MESSAGING_EVENTS, [record], headers=[(REDRIVE_HEADER, b"1")], timestamp=at)
+        assert len(harness.dead) == letters + 1, "a new redrive is another attempt"
+
+
 # Poison
 
 
