@@ -7,7 +7,7 @@ import asyncpg
 
 from shared.events.times import format_instant
 from shared.stream.effects import DeadLetter
-from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, Header, Position, RawRecord
+from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, AnyIncoming, Header, Position, RawRecord
 from shared.topics import DEAD_LETTER_BYTES_MAX
 
 _INSERT = """
@@ -81,7 +81,7 @@ async def known_of(tx: asyncpg.Connection, identities: Sequence[tuple[bytes, byt
 
 
 async def died_here(
-    tx: asyncpg.Connection, records: Sequence[RawRecord], identities: Sequence[tuple[bytes, bytes]]
+    tx: asyncpg.Connection, records: Sequence[AnyIncoming | RawRecord], identities: Sequence[tuple[bytes, bytes]]
 ) -> set[Position]:
     """Tell which redriven records died again already, as a replay brings them: at their position or behind it.
 
