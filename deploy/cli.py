@@ -55,7 +55,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; exit codes are 0, 1 (failed) and 2 (usage)."""
-    from deploy.local.errors import StackError  # noqa: PLC0415  only commands that start something can raise it
+    from deploy.local.errors import StackError  # noqa: PLC0415  what needs no server starts without it
 
     try:
         cli(standalone_mode=False)

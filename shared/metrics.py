@@ -1,4 +1,4 @@
-"""Every metric in one place, each with the question it answers. Labels never hold ids, names or texts."""
+"""The metrics of every service, each with the question it answers. Labels never hold ids, names or texts."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -95,7 +95,7 @@ class Metrics:
         )
         self.lag_seconds = Gauge(
             "inmail_lag_seconds",
-            "How old is the oldest record not yet processed? 0 when none waits.",
+            "How old, at most, is the oldest record not yet processed? 0 when none waits.",
             registry=registry,
         )
         self.rebalances = Counter("inmail_rebalances", "How often did the held partitions change?", registry=registry)

@@ -92,7 +92,7 @@ async def transaction(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
 async def retry_until(
     attempt: Callable[[], Awaitable[T]],
     *,
-    what: str,
+    what: Callable[[BaseException], str],
     settings: Settings,
     retriable: Callable[[BaseException], bool],
     stopping: Callable[[], bool] = lambda: False,
@@ -110,6 +110,6 @@ async def retry_until(
         except Exception as error:
             if not retriable(error) or stopping():
                 raise
-            logger.warning("waiting for %s: %s (next try in %.1f s)", what, type(error).__name__, delay_seconds)
+            logger.warning("waiting for %s: %s (next try in %.1f s)", what(error), type(error).__name__, delay_seconds)
         await asyncio.sleep(delay_seconds)
         delay_seconds = min(delay_seconds * 2, settings.retry_seconds_max)

@@ -26,9 +26,9 @@ class Settings(BaseSettings):
     lane_records_min: int = Field(500, ge=1)
     """A lane with fewer records is not worth a transaction of its own."""
     batch_wait_ms: int = Field(50, ge=1)
-    """How long a poll waits for the first record."""
+    """How long a poll waits for the first record, and what waits for company (`Read.waits`) for that."""
     outbox_batches_max: int = Field(2, ge=1)
-    """Committed batches that may wait for the broker's acknowledgement before the next one is held back."""
+    """Committed batches that may wait behind the one that is being sent before the next one is held back."""
     attempts_max: int = Field(3, ge=1)
     """Failures of a record on its own before it becomes a dead letter."""
     failed_in_a_row_max: int = Field(20, ge=1)
@@ -50,10 +50,10 @@ class Settings(BaseSettings):
     retry_seconds_min: float = 0.2
     retry_seconds_max: float = 5.0
     publish_recheck_ms: int = Field(500, ge=0)
-    """An older commit is published only after a look whether its partitions are still held."""
+    """A batch that began earlier is published only after a look whether its partitions are still held."""
     drain_seconds_max: float = 10.0
     sweep_seconds: float = Field(1.0, gt=0)
-    """How often lag is measured, parked records expire and acknowledged outbox rows are deleted while nothing comes."""
+    """How often lag is measured, parked records expire and the rest of the acknowledged outbox rows is deleted."""
     progress_seconds_max: float = 60.0
     """A loop that has not turned for so long is stuck: its process ends and is started anew."""
     deaf_seconds_max: float = 20.0

@@ -1,6 +1,6 @@
 """The registry of Kafka topics: name, key, event types, partitions, retention, writer and readers.
 
-Everything that creates, reads, authorises or documents a topic takes its facts from here. `defects` checks what must
+Everything that creates, reads or documents a topic takes its facts from here. `defects` checks what must
 hold between the entries; a test runs it on `TOPICS`.
 """
 
@@ -57,7 +57,7 @@ class Topic:
     retention_ms: int = EVENT_RETENTION_MS
     cleanup: Literal["delete", "compact"] = "delete"
     restricted: bool = False
-    """Holds people's own words: nobody but the writer and the readers named here may read it."""
+    """Holds people's own words: nobody but the writer and the readers named here should be let read it."""
 
     @property
     def upstream(self) -> bool:

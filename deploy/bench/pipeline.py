@@ -16,9 +16,6 @@ from shared.migrate import SERVICES as SCHEMA_OWNERS
 from shared.testing import builders
 from shared.topics import CONTRACT_EVENTS, MESSAGING_EVENTS, NOTIFICATION_REQUESTS
 
-KEPT_UP = ("ingestion", "classification", "notification", "credits", "inbox")
-"""Sustained means that all of these have done their work: outcome, notification, ledger and thread state are there."""
-
 _POLL_SECONDS = 0.05
 _DRAIN_SECONDS_MAX = 300.0
 _LATENCY_GRACE_SECONDS = 15.0
@@ -65,7 +62,9 @@ async def measure(system: LocalSystem, sizes: Sizes, say: Callable[[str], None])
 
 
 async def drained(system: LocalSystem) -> None:
-    """Wait until every record is applied and everything it caused is on the broker.
+    """Wait until every record on the broker is applied by all that read it, and none comes of that.
+
+    So outcome, notification, ledger and thread state are there.
 
     Raises:
         TimeoutError: it took longer than `_DRAIN_SECONDS_MAX`.

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import get_args
 
 import click
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -15,6 +16,7 @@ from deploy.commands.records import reader, records_between
 from deploy.commands.stack import kafka_address, kafka_option
 from deploy.commands.terminal import json_option, output
 from deploy.local.servers import reaching
+from shared.events import Reason
 from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, Header
 from shared.topics import DEAD_LETTER_BYTES_MAX, SERVICES, dead_letters
 
@@ -50,7 +52,9 @@ class Letter:
 
 
 service_option = click.option("--service", type=click.Choice(SERVICES), help="Only the dead letters of this service.")
-reason_option = click.option("--reason", help="Only those with this reason, such as INVALID_EVENT.")
+reason_option = click.option(
+    "--reason", type=click.Choice(get_args(Reason), case_sensitive=False), help="Only those with this reason."
+)
 
 
 @click.group()

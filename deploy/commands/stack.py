@@ -25,7 +25,7 @@ def kafka_address(given: str | None) -> str:
     """The broker to talk to.
 
     Raises:
-        click.UsageError: none was named and no stack is up.
+        click.ClickException: none was named and no stack is up.
     """
     return given or os.environ.get(KAFKA_VARIABLE) or str(_running()["kafka"])
 

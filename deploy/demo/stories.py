@@ -19,7 +19,6 @@ from shared.topics import (
 Who = Literal["recruiter", "candidate", "system"]
 
 _TOLD_TOPICS: Final = (CONVERSATION_EVENTS, OUTCOME_EVENTS, NOTIFICATION_REQUESTS, CREDIT_EVENTS)
-_CHANNELS: Final = ("in_thread", "push", "email", "webhook")
 _REASONS: Final = {
     "THREAD_LOCKED": "the candidate has declined and said no more",
     "AWAITING_REPLY": "nobody has answered yet",
@@ -70,7 +69,7 @@ def _tell(story: Story, played: Played, effects: Mapping[str, list[Derived]]) ->
     began = min(fact.time for fact in facts)
     sentences: list[Sentence] = []
     for fact in facts:
-        when = f"day {(fact.time - began).days}, {fact.time:%H:%M}"
+        when = f"day {(fact.time.date() - began.date()).days}, {fact.time:%H:%M}"
         who, what = _said(fact)
         name = (story.talk.person.name or "A candidate").split()[0] if who == "candidate" else "Recruiter"
         sentences.append(Sentence(when, who, name, what))

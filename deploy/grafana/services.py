@@ -164,7 +164,7 @@ def _delivery() -> list[Panel]:
         ),
         lines(
             "Records in the outbox",
-            "How much waits to be published? Some always does, until the next batch deletes it.",
+            "How much waits to be published? Some always does, until it is deleted within a second.",
             [Query(f"max by (service) (inmail_outbox_records{{{_OF}}})", _LABEL)],
             unit="short",
         ),
@@ -212,7 +212,7 @@ def _resources() -> list[Panel]:
         ),
         lines(
             "Processor",
-            "How many cores does each service keep busy? One loop cannot use more than one.",
+            "How many cores does each service keep busy? A loop uses one at most; only classification has threads.",
             [
                 Query(
                     f'sum by (service) (rate(process_cpu_seconds_total{{job="inmail",{_OF}}}[$__rate_interval]))',

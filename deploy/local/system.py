@@ -23,7 +23,7 @@ from shared.migrate import MigrationError, migrate, role_of
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 20.0
+STOP_SECONDS_MAX = 30.0  # a service may need its drain time thrice
 
 
 @dataclass(frozen=True, slots=True)

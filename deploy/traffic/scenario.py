@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from deploy.traffic import places, poison
 from deploy.traffic.people import Person
-from deploy.traffic.places import LARGE, SMALL, Calendar, Place
+from deploy.traffic.places import LARGE, SMALL, Calendar
 from deploy.traffic.plots import PLOTS, RARE, Plot
 from deploy.traffic.records import Fact, Mode, Record
 from deploy.traffic.stories import Story, stories
@@ -58,23 +58,21 @@ class Scenario:
     until: datetime
     waves: tuple[Wave, ...]
     stories: tuple[Story, ...]
-    places: tuple[Place, ...] = (*LARGE, *SMALL)
 
     @classmethod
-    def make(cls, *, seed: int, inmails: int, until: datetime, with_poison: bool = True) -> Self:
+    def make(cls, *, seed: int, inmails: int, until: datetime) -> Self:
         """Write a scenario of about so many InMails; some conversations have two, and the last is written to its end.
 
-        `until` is the end of all event times. `with_poison=False` leaves out dead letters, repeats and disorder.
+        `until` is the end of all event times.
         """
         chance = Random(seed)  # noqa: S311  repeatable traffic, no secret
-        writer = _Writer(chance, until, with_poison=with_poison)
+        writer = _Writer(chance, until)
         told = tuple(stories())
         talks = list(writer.conversations(inmails - sum(story.talk.inmails for story in told)))
         calendar, everywhere = Calendar(until), (*LARGE, *SMALL)
         allotment = max(places.ALLOTMENT_MIN, math.ceil(inmails * places.RESERVE / len(LARGE) / places.CAP_MULTIPLE))
         contracts = [writer.dressed(fact) for fact in places.before(everywhere, calendar, allotment=allotment)]
-        if with_poison:
-            contracts += poison.of_contracts(LARGE[0], calendar.started_at)
+        contracts += poison.of_contracts(LARGE[0], calendar.started_at)
         late = places.afterwards(everywhere, calendar, allotment=allotment)
         waves = (
             Wave("contracts", tuple(contracts)),
@@ -96,7 +94,6 @@ class _Writer:
 
     rng: Random
     until: datetime
-    with_poison: bool
 
     def conversations(self, inmails: int) -> Iterator[Talk]:
         """Write conversations until there are so many InMails: each plot once, then as often as it happens."""
@@ -125,25 +122,23 @@ class _Writer:
             timed += self._timed(facts, order)
         for talk in talks:
             facts = talk.moved(self._begin(talk))
-            if self.with_poison and self.rng.random() < SHUFFLED_SHARE:
+            if self.rng.random() < SHUFFLED_SHARE:
                 self.rng.shuffle(facts)
             timed += self._timed(facts, order)
-        if self.with_poison:
-            timed += self._repeats(timed, order)
-            timed += self._poison(order, copies=1 + len(timed) // (2 * INMAILS_PER_POISON))
+        timed += self._repeats(timed, order)
+        timed += self._poison(order, copies=1 + len(timed) // (2 * INMAILS_PER_POISON))
         timed.sort(key=lambda entry: entry[:2])
         return (record for _, _, record in timed)
 
     def _plots(self) -> Iterator[Plot]:
         yield from PLOTS
-        if self.with_poison:
-            yield from RARE
+        yield from RARE
         names, weights = zip(*PLOTS.items(), strict=True)
         while True:
             yield from self.rng.choices(names, weights, k=100)
 
     def _talk(self, number: int) -> Talk:
-        small = self.with_poison and number % SMALL_EVERY == 0
+        small = number % SMALL_EVERY == 0
         place = self.rng.choice(SMALL if small else LARGE)
         thread_id = f"thread-{number:05d}"
         person = Person.drawn(self.rng, f"{thread_id}/candidate")

@@ -10,7 +10,6 @@ from deploy.verifier.observation import Derived, Json, Observed
 from shared.events import Outcome, format_instant
 from shared.topics import CONVERSATION_EVENTS, THREAD_STATES
 
-OUTCOMES = ("accepted", "declined")
 CLASSES = ("answered", "awaiting", "overtaken", "undelivered", "withdrawn")
 
 

@@ -1,9 +1,7 @@
 """Where a running system is to be found."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from deploy.local.system import LocalSystem
@@ -23,12 +21,6 @@ class Target:
         """Take the addresses of a system that this process has started."""
         urls = {name: address.url for name, address in system.addresses.items()}
         return cls(system.stack.kafka_bootstrap, system.stack.postgres_dsn, urls)
-
-    @classmethod
-    def read(cls, description: Path) -> Self:
-        """Take the addresses that `inmail up` has written."""
-        found = json.loads(description.read_text())
-        return cls(found["kafka"], found["postgres"], found["services"])
 
     @property
     def schemas(self) -> list[str]:

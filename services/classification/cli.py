@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import islice
-from typing import Annotated, Final, TextIO
+from typing import Annotated, BinaryIO, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,8 +26,8 @@ class _Line(BaseModel):
     text: str
 
 
-def classify_jsonl(stdin: Iterable[bytes], stdout: TextIO) -> int:
-    """Classify lines of {id, text} and return how many; blank lines are left out.
+def classify_jsonl(stdin: Iterable[bytes], stdout: BinaryIO) -> int:
+    """Classify lines of {id, text} and return how many; blank lines are left out. Both streams are UTF-8.
 
     Raises:
         BadLineError: at the first bad line, after the answers to all lines before it were written.
@@ -40,7 +40,7 @@ def classify_jsonl(stdin: Iterable[bytes], stdout: TextIO) -> int:
         lines, bad = _read(batch)
         predictions = classifier.classify([line.text for line in lines])
         stdout.writelines(
-            orjson.dumps({"id": line.id, **asdict(prediction)}).decode() + "\n"
+            orjson.dumps({"id": line.id, **asdict(prediction)}, option=orjson.OPT_APPEND_NEWLINE)
             for line, prediction in zip(lines, predictions, strict=True)
         )
         stdout.flush()

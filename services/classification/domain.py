@@ -233,11 +233,9 @@ def rejection(thread: Thread | None, command: OutcomeCorrectionRequestedV1) -> C
         return "NOT_CLASSIFIED"
     if command.version != thread.standing.version:
         return "STALE_VERSION"
-    if thread.standing.verdict.source != "classifier":
-        return "NOT_CLASSIFIED"
     if command.outcome == thread.standing.verdict.outcome:
         return "SAME_VALUE"
-    return None
+    return None if thread.standing.verdict.source == "classifier" else "NOT_CLASSIFIED"
 
 
 def outcome_id(thread_id: str, version: int) -> str:

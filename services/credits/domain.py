@@ -154,9 +154,9 @@ def decide_fact(contract: Contract, inmail: InMail | None, fact: Fact) -> Decisi
             denial = Denial(contract.contract_id, after.seat_id, after.inmail_id, reason)
             return Decision(contract, after._replace(denied=True), denial=denial)
     kind = _step(before, after)
-    if kind is None or not after.credit_cost:
+    if kind is None:
         return Decision(contract, after)
-    contract, entry = _post(contract, kind, after.credit_cost, inmail=after)
+    contract, entry = _post(contract, kind, after.credit_cost or before.credit_cost or 0, inmail=after)
     if not contract.ended:
         return Decision(contract, after, (entry,))
     # Nobody can spend what becomes available after the end (R23).
@@ -230,14 +230,15 @@ def _learn(inmail: InMail, fact: Fact) -> InMail:
 
 def _learn_status(inmail: InMail, fact: InmailStatusChangedV1) -> InMail:
     if inmail.credit_cost is None:
-        # The first cost told stands, so that what comes back is what was taken.
         inmail = inmail._replace(credit_cost=fact.credit_cost, seat_id=fact.seat_id)
     match fact.status:
         case "scheduled":
             return inmail if inmail.scheduled else inmail._replace(scheduled=True)
         case "sent":
-            # The seat that sends it is its seat, whoever scheduled it.
-            return inmail if inmail.sent_at is not None else inmail._replace(sent_at=fact.at, seat_id=fact.seat_id)
+            # The seat that sends it is its seat and the cost then told its cost, whatever was scheduled.
+            if inmail.sent_at is not None:
+                return inmail
+            return inmail._replace(sent_at=fact.at, seat_id=fact.seat_id, credit_cost=fact.credit_cost)
         case "undelivered":
             return inmail if inmail.undelivered else inmail._replace(undelivered=True)
         case "withdrawn" | "cancelled":
@@ -255,7 +256,8 @@ def _refusal(contract: Contract, inmail: InMail) -> DenialReason | None:
 
 def _step(before: InMail, after: InMail) -> LedgerKind | None:
     """Tell what is posted for an InMail's move; None if it stays, or goes free without having held anything."""
-    old, new = position(before), position(after)
+    # Nothing lies anywhere for an InMail that costs nothing: what was held while it still cost something is free.
+    old, new = ("free" if inmail.credit_cost == 0 else position(inmail) for inmail in (before, after))
     if old == new:
         return None
     kind = _STEPS[old, new]

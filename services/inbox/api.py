@@ -139,7 +139,7 @@ class Api:
         try:
             await self._resources.publish(rows)
         except Exception as error:  # noqa: BLE001  it is committed, so it will be sent
-            logger.warning("a command leaves with the next claim: %s", type(error).__name__)
+            logger.warning("a command leaves with the next claim or sweep: %s", type(error).__name__)
         return JsonResponse({"command_id": command_id}, 202)
 
     async def validate(self, request: Request) -> Response:

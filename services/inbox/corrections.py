@@ -94,7 +94,7 @@ def _conflict(refusal: CorrectionRefusal, thread: Thread) -> ProblemError:
                 if thread.outcome is None
                 else f"the standing one, version {thread.outcome_version}, is by {thread.outcome_source}."
             ),
-            "Read the thread; a candidate's own choice and an earlier correction stand until the next reply.",
+            "Read the thread; a candidate's own choice stands, an earlier correction until the candidate's next.",
         ),
         "STALE_VERSION": (
             f"The standing outcome is version {thread.outcome_version}.",

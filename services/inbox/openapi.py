@@ -18,7 +18,7 @@ from shared.problems import MEDIA_TYPE
 Json = dict[str, Any]
 
 _STRING: Final[Json] = {"type": "string"}
-_ID: Final[Json] = {"type": "string", "minLength": 1, "maxLength": 512}
+_ID: Final[Json] = {"type": "string", "minLength": 1, "maxLength": 128}
 _BOOLEAN: Final[Json] = {"type": "boolean"}
 _INTEGER: Final[Json] = {"type": "integer"}
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}

@@ -76,8 +76,9 @@ def thread_view(thread: Thread, facts: Iterable[FactRow], corrections: Iterable[
     ordered = in_order([fact for fact in facts if fact.type not in _NOT_IN_TIMELINE] + [*map(_as_fact, corrections)])
     reason = cannot_reply(locked=thread.locked, first_response_at=thread.first_response_at)
     state = thread_state(thread)
+    of_inmails = {"candidate": {"locale", "time_zone"}}
     return {
-        "state": None if state is None else state.model_dump(mode="json"),
+        "state": None if state is None else state.model_dump(mode="json", exclude=of_inmails),
         "can_reply": reason is None,
         "cannot_reply_reason": reason,
         "outcome": _standing(ordered),

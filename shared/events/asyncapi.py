@@ -17,7 +17,7 @@ _DEAD_LETTER_HEADERS: Final = {
     "dlq-topic": "The topic that the record came from.",
     "dlq-partition": "Its partition there.",
     "dlq-offset": "Its offset there.",
-    "dlq-first-seen": "When it was first read.",
+    "dlq-first-seen": "When the broker took it.",
 }
 
 

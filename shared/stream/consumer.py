@@ -87,7 +87,7 @@ def hurried_gather_ms(batch_seconds: float, *, gather_ms: int) -> int:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
-    """Only notes what happened: exceptions in these callbacks are swallowed, so no claim depends on them."""
+    """Lets go and notes what happened: exceptions in these callbacks are swallowed, so no claim depends on them."""
 
     def __init__(self, consumer: "StreamConsumer") -> None:
         self._consumer = consumer
@@ -173,7 +173,9 @@ class StreamConsumer:
         """Work until `stop`.
 
         Raises:
-            FenceRejectedError, DeafConsumerError, RetentionPassedError, KafkaError: start a new consumer, or end.
+            RetentionPassedError: end.
+            FenceRejectedError, DeafConsumerError, PublisherEndedError, KafkaError: start a new consumer.
+            Exception: a fault of the database (`is_fault`), while the service stops: likewise.
 
         """
         self._consumer.subscribe(self._topics, listener=_Listener(self))
@@ -432,7 +434,7 @@ class StreamConsumer:
 
         await retry_until(
             attempt,
-            what=f"Postgres or {_SUCCESS}",
+            what=lambda error: "Postgres" if is_fault(error) else _SUCCESS,
             settings=self._settings,
             retriable=_is_waited_for,
             stopping=self._stopping.is_set,

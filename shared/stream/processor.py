@@ -137,7 +137,7 @@ class Processor:
             metrics.expect(read.topic, TOPICS[read.topic].types)
 
     def sent(self, outbox_ids: Sequence[int]) -> None:
-        """Say which outbox rows the broker has; the next transaction deletes them."""
+        """Say which outbox rows the broker has; a later transaction deletes them."""
         self._sent += outbox_ids
 
     async def process(self, records: Sequence[RawRecord], claims: Mapping[TopicPartition, Claim]) -> list[Outcome]:

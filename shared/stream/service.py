@@ -130,7 +130,7 @@ class ServiceProcess:
         try:
             pool = await retry_until(
                 self._connect,
-                what="Postgres",
+                what=lambda _: "Postgres",
                 settings=self.settings,
                 retriable=is_fault,
                 stopping=self.stopping.is_set,

@@ -64,6 +64,10 @@ def assigned(contract: str, seat: str, month: int) -> SeatAssignedV1:
     return SeatAssignedV1(seat_id=seat, contract_id=contract, name="S", assigned_at=day(month))
 
 
+COSTS = ((1, 1), (1, 1), (0, 1), (1, 0), (0, 0))
+"""Of each InMail what it costs by its schedule, and when sent."""
+
+
 def status(number: int, name: str) -> InmailStatusChangedV1:
     return InmailStatusChangedV1.model_validate(
         {
@@ -75,7 +79,7 @@ def status(number: int, name: str) -> InmailStatusChangedV1:
             "candidate": Candidate(id="p"),
             "kind": "initial",
             "automated": False,
-            "credit_cost": 0 if number % 5 == 4 else 1,
+            "credit_cost": COSTS[number][name == "sent"],
             "status": name,
             "at": START,
         }
@@ -291,12 +295,11 @@ class Model:
         return "held" if "scheduled" in known and inmail not in self.denied else "none"
 
     def count(self, contract: str, position: str) -> int:
-        costly = {
-            d.inmail_id
-            for d in self.let_in
-            if isinstance(d, InmailStatusChangedV1) and d.contract_id == contract and d.credit_cost
-        }
-        return sum(self.position(inmail) == position for inmail in costly)
+        costs: dict[str, int] = {}
+        for d in self.let_in:
+            if isinstance(d, InmailStatusChangedV1) and d.contract_id == contract:
+                costs[d.inmail_id] = d.credit_cost if d.status == "sent" else costs.get(d.inmail_id, d.credit_cost)
+        return sum(self.position(inmail) == position for inmail, cost in costs.items() if cost)
 
     def available(self, contract: str) -> int:
         granted = sum(amount for (owner, _), amount in self.grants.items() if owner == contract)

@@ -236,6 +236,7 @@ def test_r29_only_the_newest_version_is_corrected(thread: Conversation) -> None:
 def test_r29_a_choice_and_a_correction_are_not_corrected(thread: Conversation) -> None:
     thread.say(1, "interested")
     assert thread.reject("declined", 1) == "NOT_CLASSIFIED"
+    assert thread.reject("accepted", 1) == "SAME_VALUE", "as the request was refused, when it looked at the same state"
     other = Conversation()
     other.say(1)
     other.correct("declined", 1)

@@ -23,6 +23,7 @@ from services.classification.model import limits as choosing
 from services.classification.model.classifier import ARTEFACT, ArtefactError, Classifier, Prediction
 from services.classification.model.cleaning import CLEAN_CHARS_MAX, fold, own_words
 from services.classification.model.corpus import Example
+from services.classification.model.courtesies import say_nothing_else
 from services.classification.model.encoder import tokenizer
 from services.classification.model.evaluation import (
     Judged,
@@ -89,6 +90,47 @@ def test_r07_what_says_nothing_leans_to_accept_and_asks_for_confirmation(text: s
     prediction = predict(text)
     assert (prediction.label, prediction.needs_confirmation) == ("accept", True)
     assert prediction.confidence <= 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Thanks", "Thank you so much for reaching out! 🙏", "Hello, thanks 👍🏽", "Maybe...", "Hmm, not sure."),
+        *("Muchas gracias por tu mensaje.", "Quizás", "Merci beaucoup !", "Peut-être", "Vielen Dank", "Vielleicht."),
+        *("Muito obrigada!", "Grazie mille", "Dank je wel", "Dziękuję bardzo.", "Çok teşekkür ederim."),
+        *("ご連絡ありがとうございます。", "谢谢您", "Bahut shukriya", "thank you " * 10),
+    ],
+)
+def test_r07_courtesies_alone_lean_to_accept_and_ask_for_confirmation(text: str) -> None:
+    prediction = predict(text)
+    assert (prediction.label, prediction.confidence, prediction.needs_confirmation) == ("accept", 0.5, True)
+    assert prediction.signals == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("Thanks, but no.", "decline"), ("Danke, kein Interesse", "decline"), ("Merci, avec plaisir !", "accept")],
+)
+def test_r07_courtesies_hide_no_answer(text: str, label: str) -> None:
+    assert predict(text).label == label
+
+
+def test_nobody_who_teaches_or_is_measured_declines_by_courtesies_alone() -> None:
+    rows = [row for split in ("train", "test") for row in corpus.load(split)]
+    told = zip(rows, say_nothing_else(clean([row.text for row in rows])), strict=True)
+    assert {row.label for row, nothing_else in told if nothing_else} == {"accept"}
+
+
+@pytest.mark.parametrize("count", [5, 20, 50, 150])
+@pytest.mark.parametrize("said", ["I am not interested. ", "Yes, I am interested.\n", "No me interesa! ", "no "])
+def test_what_is_said_again_and_again_is_said_once(said: str, count: int) -> None:
+    once, again = predict(said), predict(said * count)
+    assert (again.label, again.signals) == (once.label, once.signals)
+    assert again.confidence == pytest.approx(once.confidence, abs=0.03)  # the last one stays without its blank
+
+
+def test_an_emoji_drawn_out_is_the_same_emoji() -> None:
+    assert clean(["🎉" * 100]) == clean(["🎉🎉🎉"])
 
 
 @pytest.mark.parametrize("text", ["Мне это не нужно", "관심이 없습니다", "لست مهتما", "qwzx vkjhq zzxqw"])
@@ -443,6 +485,7 @@ def test_a_bad_line_of_mixtures_is_named(tmp_path: Path) -> None:
         "lexicon_sha256",
         "notices_sha256",
         "absences_sha256",
+        "courtesies_sha256",
         "pretrained",
         "network_sha256",
         "weights_sha256",
@@ -547,7 +590,7 @@ def test_an_error_of_calibration_has_an_interval_as_wide_as_draws_differ() -> No
 
 def test_lines_are_answered_in_order() -> None:
     lines = [json.dumps({"id": i, "text": "No thanks" if i % 2 else "Yes please"}) for i in range(LINES_PER_BATCH + 1)]
-    out = io.StringIO()
+    out = io.BytesIO()
     assert classify_jsonl([b"", *(line.encode() for line in lines), b"\n"], out) == len(lines)
     answers = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [answer["id"] for answer in answers] == list(range(len(lines)))
@@ -568,7 +611,7 @@ def test_lines_are_answered_in_order() -> None:
     ],
 )
 def test_a_bad_line_is_named_after_the_lines_before_it_are_answered(line: str, message: str) -> None:
-    out = io.StringIO()
+    out = io.BytesIO()
     with pytest.raises(BadLineError, match=message):
         classify_jsonl([b'{"id": "first", "text": "yes"}', line.encode("latin-1")], out)
     assert [json.loads(answer)["id"] for answer in out.getvalue().splitlines()] == ["first"]

@@ -271,6 +271,25 @@ def test_r19_an_inmail_without_cost_needs_no_credit_even_below_zero() -> None:
     assert denials(book) == []
 
 
+@pytest.mark.parametrize("order", list(permutations(("scheduled", "sent", "reply"))))
+@pytest.mark.parametrize("costs", [(1, 0), (0, 1)])
+def test_r19_what_an_inmail_costs_when_sent_counts_whatever_was_scheduled(
+    costs: tuple[int, int], order: tuple[str, ...]
+) -> None:
+    facts = {
+        "scheduled": status("i", "scheduled", cost=costs[0]),
+        "sent": status("i", "sent", cost=costs[1]),
+        "reply": reply("i"),
+    }
+    book = opened(*(facts[name] for name in order if name != "reply"))
+    assert balances(book) == ((50, 49, 0, 1, 0) if costs[1] else (50, 50, 0, 0, 0))
+    assert balances(opened(*(facts[name] for name in order))) == (50, 50, 0, 0, 0)
+
+
+def test_r24_what_was_held_for_an_inmail_sent_for_nothing_is_released() -> None:
+    assert kinds(opened(status("i", "scheduled"), status("i", "sent", cost=0), reply("i")), "i") == ["held", "released"]
+
+
 def test_every_order_of_facts_ends_with_the_same_balances_and_posts_each_kind_once() -> None:
     facts = [
         *(status("i", name) for name in ("scheduled", "sent", "withdrawn", "cancelled", "undelivered")),

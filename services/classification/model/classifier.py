@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from services.classification.model import features as feature
 from services.classification.model import words
+from services.classification.model.courtesies import COURTESIES_PATH, say_nothing_else
 from services.classification.model.encoder import Encoder
 from services.classification.model.features import BUCKETS, FEATURES_VERSION, LEXICON_PATH, Bools, Features
 from services.classification.model.hashing import Ints
@@ -143,7 +144,7 @@ class Classifier:
     def _classify_some(self, cleaned: Sequence[str]) -> list[Prediction]:
         limits = self.limits
         found = feature.extract(cleaned)
-        spoken = found.words > 0
+        spoken = (found.words > 0) & ~say_nothing_else(cleaned)
         scores = words_scores(found, self._weights, limits)
         decline, suspected = self._judge(cleaned, found, scores)
         suspected |= calls_itself_automatic(cleaned)
@@ -250,8 +251,13 @@ def weights_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Weights:
 
 
 def phrases_hashes() -> dict[str, str]:
-    """Name the content of the lexicon, of the notices and of the absences."""
-    paths = {"lexicon_sha256": LEXICON_PATH, "notices_sha256": NOTICES_PATH, "absences_sha256": ABSENCES_PATH}
+    """Name the content of the lexicon, the notices, the absences and the courtesies."""
+    paths = {
+        "lexicon_sha256": LEXICON_PATH,
+        "notices_sha256": NOTICES_PATH,
+        "absences_sha256": ABSENCES_PATH,
+        "courtesies_sha256": COURTESIES_PATH,
+    }
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
 
 

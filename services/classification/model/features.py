@@ -23,7 +23,7 @@ from services.classification.model.hashing import MIX, Hashes, Ints, Table, code
 Floats: TypeAlias = npt.NDArray[np.float32]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
-FEATURES_VERSION: Final = "3"
+FEATURES_VERSION: Final = "4"
 """Grows with every change that gives a text other numbers: an artefact fits one version only."""
 
 BUCKET_BITS: Final = 17
