@@ -121,7 +121,7 @@ def test_nobody_who_teaches_or_is_measured_declines_by_courtesies_alone() -> Non
     assert {row.label for row, nothing_else in told if nothing_else} == {"accept"}
 
 
-@pytest.mark.parametrize("count", [5, 20, 50, 150])
+@pytest.mark.parametrize("count", [10, 20, 50, 150])
 @pytest.mark.parametrize("said", ["I am not interested. ", "Yes, I am interested.\n", "No me interesa! ", "no "])
 def test_what_is_said_again_and_again_is_said_once(said: str, count: int) -> None:
     once, again = predict(said), predict(said * count)
@@ -217,7 +217,7 @@ def test_r09_who_is_away_and_says_more_is_a_person() -> None:
     assert [text for text in people if absences().fullmatch(text)] == []
 
 
-@pytest.mark.parametrize("text", ["I no longer work here.", "Je ne travaille plus ici."])
+@pytest.mark.parametrize("text", ["I am out of the office", "Ich bin in Elternzeit."])
 def test_r07_a_suspected_machine_declines_only_where_that_is_sure(text: str) -> None:
     assert predict(text).label == "accept"
     sure_of_less = replace(CLASSIFIER.limits, sure_confidence_min=0.56)

@@ -11,13 +11,13 @@ import pytest
 
 from services.classification.model import classifier as stored
 from services.classification.model import corpus, finetuning, mixtures, narrowing, regression, training, transformer
-from services.classification.model.classifier import ARTEFACT, NETWORK_FILE, Classifier
+from services.classification.model.classifier import ARTEFACT, BASE_FILE, Classifier
 from services.classification.model.corpus import Example
 from services.classification.model.encoder import Encoder, tokenizer
 from services.classification.model.features import clean, extract
 from services.classification.model.mixtures import Mixture
 from services.classification.model.narrowing import narrowed
-from services.classification.model.network import network_of
+from services.classification.model.network import network_of, parameters_of
 from services.classification.model.pretrained import pretrained
 from services.classification.model.superwords import COUNT_MIN, Superwords, learnt
 
@@ -80,7 +80,7 @@ def test_a_network_of_another_ancestry_is_trained_anew(
     training.write(small, tmp_path)
     monkeypatch.setattr(training, "fine_tuned", _no_training)
     if "network" in changed:
-        (tmp_path / NETWORK_FILE).write_bytes(changed["network"])
+        (tmp_path / BASE_FILE).write_bytes(changed["network"])
     if "code" in changed:
         (tmp_path / "other.py").write_bytes(changed["code"])
         monkeypatch.setattr(narrowing, "__file__", str(tmp_path / "other.py"))
@@ -92,6 +92,27 @@ def test_a_network_of_another_ancestry_is_trained_anew(
             recipe=changed.get("recipe", SMALL),
             at_hand=tmp_path,
         )
+
+
+def test_later_rows_are_learnt_from_where_the_first_training_ended(
+    small: training.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decline(network: bytes) -> float:
+        accept, decline, _ = Encoder(network).scores(["the blue gate 7"])[0]
+        return float(decline - accept)
+
+    training.write(small, tmp_path)
+    monkeypatch.setattr(training, "fine_tuned", _no_training)
+    later = [Example(f"the blue gate {number}", "decline", "en", (), "z", "train") for number in range(200)]
+    taught = training.train(examples(), MIXTURES, later=later, judges=("y",), recipe=SMALL, at_hand=tmp_path)
+    assert taught.base == small.network == small.base
+    assert decline(taught.network) > decline(taught.base)
+    assert taught.manifest["rows_later"] == 200
+    assert taught.manifest["data_sha256"] == corpus.digest([*examples(), *later])
+
+
+def test_a_network_read_back_is_the_same(small: training.Trained) -> None:
+    assert network_of(*parameters_of(small.network)) == small.network
 
 
 class _TrainingError(Exception):
@@ -160,7 +181,8 @@ def test_the_inner_numbers_that_tell_most_are_kept() -> None:
 
 def test_the_stored_model_is_made_from_the_rows_that_lie_here() -> None:
     manifest = json.loads((ARTEFACT / stored.MANIFEST_FILE).read_text(encoding="utf-8"))
-    assert manifest["data_sha256"] == corpus.digest(corpus.load("train")), "the rows changed: make train"
+    first, later = corpus.first_and_later(corpus.load("train"))
+    assert manifest["data_sha256"] == corpus.digest([*first, *later]), "the rows changed: make train"
     assert manifest["mixtures_sha256"] == mixtures.digest(mixtures.load()), "the mixtures changed: make train"
 
 

@@ -34,6 +34,8 @@ from services.classification.model.words import Regression
 ARTEFACT: Final = Path(__file__).parent / "artefact"
 WEIGHTS_FILE: Final = "model.npz"
 NETWORK_FILE: Final = "network.onnx"
+BASE_FILE: Final = "base.onnx"
+"""The network after its first training, from which the second begins; not needed at work."""
 MANIFEST_FILE: Final = "manifest.json"
 
 LEARNT: Final = ("decline", "auto_reply", *WAYS_TO_DECLINE)

@@ -139,7 +139,7 @@ def _said_once(text: str) -> str:
 
     Scores are sums over words: in a chorus the small errors of single words would outweigh what is said.
     """
-    if not text.isascii():
+    if not text.isascii() and _DRAWN_OUT.search(text):
         text = _DRAWN_OUT.sub(r"\1\1\1", text)
     middle = len(text) // 2
     if text.count(text[middle : middle + _CHORUS_CHARS]) < 3:  # a tenth of what it takes to count the words

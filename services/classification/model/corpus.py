@@ -25,6 +25,9 @@ JUDGES: Final = ("c3", "k1", "n2", "q2", "r2")
 None of them is one whose rows the lexicon was extended by (a1, b2): those flatter the words.
 """
 
+LATER: Final = ("j1", "j2", "j3", "j4", "j5", "j6")
+"""Authors whose rows came after the encoder's first training: it learns them in a second, short one (`further.py`)."""
+
 REPLIES: Final = Path(__file__).parent / "data" / "replies"
 
 
@@ -54,6 +57,15 @@ def load(split: Split, folder: Path = REPLIES) -> list[Example]:
     """
     paths = sorted(folder.glob("*.jsonl"))
     return [example for path in paths for example in read(path) if example.split == split]
+
+
+def first_and_later(examples: Iterable[Example]) -> tuple[list[Example], list[Example]]:
+    """Part training rows into those of the encoder's first training and those of its second."""
+    first: list[Example] = []
+    later: list[Example] = []
+    for example in examples:
+        (later if example.author in LATER else first).append(example)
+    return first, later
 
 
 def read(path: Path) -> list[Example]:

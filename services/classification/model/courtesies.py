@@ -31,4 +31,6 @@ def courtesies() -> re.Pattern[str]:
 def say_nothing_else(cleaned: Sequence[str]) -> Bools:
     """Tell which texts are courtesies from end to end."""
     matches = courtesies().fullmatch
-    return np.array([len(text) <= _CHARS_MAX and matches(text) is not None for text in cleaned], dtype=bool)
+    found = np.zeros(len(cleaned), dtype=bool)
+    found[[row for row, text in enumerate(cleaned) if len(text) <= _CHARS_MAX and matches(text)]] = True
+    return found

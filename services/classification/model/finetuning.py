@@ -64,18 +64,28 @@ class Recipe:
 
 
 def fine_tuned(
-    pieces: Sequence[Sequence[int]], odds: npt.NDArray[np.float32], recipe: Recipe, superwords: Superwords
+    pieces: Sequence[Sequence[int]],
+    odds: npt.NDArray[np.float32],
+    recipe: Recipe,
+    superwords: Superwords,
+    start: Parameters | None = None,
 ) -> Parameters:
-    """Train on texts in pieces and how likely each class of `CLASSES` is, (texts, 3); give the parameters."""
+    """Train on texts in pieces and how likely each class of `CLASSES` is, (texts, 3); give the parameters.
+
+    `start` are those of a network that has learnt before; else it begins with the pretrained ones.
+    """
     lengths = [range(len(superwords.joined(ids))) for ids in pieces]
     random = np.random.default_rng(recipe.seed)
 
     def read(rows: Sequence[int]) -> list[list[Run]]:
         return [superwords.joined(pieces[row], lambda: random.random() < recipe.superword_dropout) for row in rows]
 
-    parameters = jax.tree.map(jnp.asarray, _start(pretrained(), recipe.layers, len(superwords.runs), random))
-    sample = read(random.choice(len(pieces), min(len(pieces), NARROWED_BY), replace=False).tolist())
-    parameters = narrowed(parameters, filled(sample, superwords, len(sample)), recipe.inner_width)
+    if start is None:
+        parameters = jax.tree.map(jnp.asarray, _start(pretrained(), recipe.layers, len(superwords.runs), random))
+        sample = read(random.choice(len(pieces), min(len(pieces), NARROWED_BY), replace=False).tolist())
+        parameters = narrowed(parameters, filled(sample, superwords, len(sample)), recipe.inner_width)
+    else:
+        parameters = jax.tree.map(jnp.asarray, start)
     moments = jax.tree.map(jnp.zeros_like, (parameters, parameters))
     update = jax.jit(partial(_update, recipe), donate_argnums=(0, 1))
     keys = jax.random.key(recipe.seed, impl="unsafe_rbg")

@@ -1,4 +1,4 @@
-"""The trained encoder as an ONNX file: weights of 7 bits, whose integer products are the same on every processor.
+"""The trained encoder as an ONNX file and back: weights of 7 bits; their products are the same on every processor.
 
 Numbers are rounded to 8 bits on their way into each product, with a scale of their own; weights to 7, so that no
 processor's sum of two products overflows 16 bits, which those without a special instruction would cut off.
@@ -6,6 +6,7 @@ processor's sum of two products overflows 16 bits, which those without a special
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,7 @@ OPSET: Final = 20
 IR_VERSION: Final = 10
 WEIGHT_MAX: Final = 63
 TABLE_MAX: Final = 127
+_CONSTANTS_OF_A_LAYER: Final = 17
 
 
 class _Graph:
@@ -113,3 +115,48 @@ def _layer(graph: _Graph, x: str, layer: Parameters, heads: str, row: str) -> st
     x = graph.norm(graph.add("Add", x, attended), layer["attention_norm"])
     inner = graph.add("Gelu", graph.linear(x, layer["inner"]))
     return graph.norm(graph.add("Add", x, graph.linear(inner, layer["outer"])), layer["outer_norm"])
+
+
+def parameters_of(network: bytes) -> tuple[Parameters, Superwords]:
+    """Read back, as rounded, the parameters and superwords that `network_of` wrote: its constants in their order."""
+    model = onnx.load_from_string(network)
+    constants = iter([numpy_helper.to_array(constant) for constant in model.graph.initializer])
+    for _ in ("heads", "row", "zero", "one"):
+        next(constants)
+    positions, table, step = next(constants), next(constants), next(constants)
+    norm = _norm_of(constants)
+    parts = [_layer_of(constants) for _ in range(len(model.graph.initializer) // _CONSTANTS_OF_A_LAYER)]
+    stacked = {
+        name: {kind: np.stack([part[name][kind] for part in parts]) for kind in parts[0][name]} for name in parts[0]
+    }
+    parameters = {
+        "positions": positions,
+        "superwords": table.astype(np.float32) * step,
+        "norm": norm,
+        "layers": stacked,
+        "head": {"weight": next(constants), "bias": next(constants)},
+    }
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    return parameters, Superwords(map(tuple, json.loads(told[SUPERWORDS])))
+
+
+def _layer_of(constants: Iterator[npt.NDArray[Any]]) -> Parameters:
+    qkv = _linear_of(constants)
+    next(constants)  # the root of a head's width
+    return {
+        "qkv": qkv,
+        "attention": _linear_of(constants),
+        "attention_norm": _norm_of(constants),
+        "inner": _linear_of(constants),
+        "outer": _linear_of(constants),
+        "outer_norm": _norm_of(constants),
+    }
+
+
+def _linear_of(constants: Iterator[npt.NDArray[Any]]) -> Parameters:
+    rounded, step, bias = next(constants), next(constants), next(constants)
+    return {"weight": rounded.astype(np.float32) * step, "bias": bias}
+
+
+def _norm_of(constants: Iterator[npt.NDArray[Any]]) -> Parameters:
+    return {"weight": next(constants), "bias": next(constants)}

@@ -25,6 +25,7 @@ from services.classification.model import mixtures as mixing
 from services.classification.model.ancestry import ancestry, network_at_hand
 from services.classification.model.classifier import (
     ARTEFACT,
+    BASE_FILE,
     MANIFEST_FILE,
     NETWORK_FILE,
     SEEN_SLOTS,
@@ -36,8 +37,9 @@ from services.classification.model.classifier import (
 )
 from services.classification.model.corpus import JUDGES, Example
 from services.classification.model.encoder import CLASSES, Encoder, tokenizer
-from services.classification.model.features import FEATURES_VERSION, clean, extract
+from services.classification.model.features import FEATURES_VERSION, Bools, clean, extract
 from services.classification.model.finetuning import Recipe, fine_tuned
+from services.classification.model.further import further_recipe, taught_further
 from services.classification.model.limits import LeftOut, choose_limits, summary
 from services.classification.model.meaning import Scores, latin, meanings
 from services.classification.model.mixtures import Mixture
@@ -80,11 +82,12 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Weights of the words, (COLUMNS + 1,) for each name of `LEARNT`, and the network."""
+    """Weights of the words, (COLUMNS + 1,) for each name of `LEARNT`, and the network after both its trainings."""
 
     words: dict[str, Scores]
-    network: bytes
+    base: bytes
     ancestry: str
+    network: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Trained:
     """What the artefact holds."""
 
     arrays: dict[str, npt.NDArray[Any]]
+    base: bytes
     network: bytes
     manifest: dict[str, Any]
 
@@ -100,13 +104,14 @@ def train(
     examples: Sequence[Example],
     mixtures: Sequence[Mixture] = (),
     *,
+    later: Sequence[Example] = (),
     judges: Sequence[str] = JUDGES,
     recipe: Recipe | None = None,
     at_hand: Path | None = None,
 ) -> Trained:
-    """Train on the examples and on what larger models think of the mixtures.
+    """Train on the examples and on what larger models think of the mixtures, then on `later` ones.
 
-    `at_hand` is the folder of an artefact whose network is taken where training would give the same one.
+    `at_hand` is the folder of an artefact whose network is taken where the first training would give the same one.
 
     To the words an automated reply is an acceptance, for that is the side to take when nobody has declined; calibration
     and figures leave them out.
@@ -115,25 +120,28 @@ def train(
         ValueError: limits cannot be chosen, as there are no rows by `judges` or by others.
 
     """
-    judged = np.array([example.author in judges for example in examples], dtype=bool)
+    everyone = [*examples, *later]
+    judged = np.array([example.author in judges for example in everyone], dtype=bool)
+    new = np.arange(len(everyone)) >= len(examples)
     if judged.all() or not judged.any():
         message = f"limits are chosen on rows by {', '.join(judges)} after training on others: add rows by both"
         raise ValueError(message)
     with threadpool_limits(1, user_api="blas"):  # sums in one order, whatever the number of cores
-        return _train(examples, mixtures, judged, recipe or Recipe(), at_hand)
+        return _train(everyone, new, mixtures, judged, recipe or Recipe(), at_hand)
 
 
 def _train(
     examples: Sequence[Example],
+    new: Bools,
     mixtures: Sequence[Mixture],
-    judged: npt.NDArray[np.bool_],
+    judged: Bools,
     recipe: Recipe,
     at_hand: Path | None,
 ) -> Trained:
     cleaned = clean([example.text for example in examples])
     features = extract(cleaned)
     rows = Rows(examples, cleaned, matrix_of(features))
-    fitted = _fitted(rows.only(~judged), mixtures, recipe, at_hand)
+    fitted = _fitted(rows.only(~judged), new[~judged], mixtures, recipe, at_hand)
     left = _left_out(fitted, rows.only(judged))
     limits = choose_limits(left)
     text, slot = word_slots(features)
@@ -153,38 +161,55 @@ def _train(
     manifest = {
         "model_version": f"cascade-{FEATURES_VERSION}-{identity[:12]}",
         **hashes,
-        "network_ancestry": fitted.ancestry,
+        "base_ancestry": fitted.ancestry,
+        "base_sha256": hashlib.sha256(fitted.base).hexdigest(),
         "data_sha256": corpus.digest(examples),
         "mixtures_sha256": mixing.digest(mixtures),
         "rows": len(examples),
+        "rows_later": int(new.sum()),
         "mixtures": len(mixtures),
         "penalty": PENALTY,
         "recipe": asdict(recipe),
+        "recipe_further": asdict(further_recipe(recipe)),
         "limits": asdict(limits),
         "left_out": summary(left, limits),
     }
-    return Trained(arrays, fitted.network, manifest)
+    return Trained(arrays, fitted.base, fitted.network, manifest)
 
 
-def _fitted(rows: Rows, mixtures: Sequence[Mixture], recipe: Recipe, at_hand: Path | None) -> Fitted:
+def _fitted(rows: Rows, new: Bools, mixtures: Sequence[Mixture], recipe: Recipe, at_hand: Path | None) -> Fitted:
     labels = np.column_stack([rows.are(name) for name in CLASSES]).astype(np.float32)
     opinions = np.array([mixture.odds for mixture in mixtures], dtype=np.float32).reshape(-1, len(CLASSES))
     odds = np.concatenate((labels, opinions))
     cleaned = clean([mixture.text for mixture in mixtures])
-    taught = [latin(text) for text in [*rows.cleaned, *cleaned]]
-    pieces = tokenizer().encode(taught)
-    superwords = learnt([ids[1:-1] for ids in pieces[: len(labels)]])
-    made_of = ancestry(pieces, odds, recipe, superwords)
-    network = None if at_hand is None else network_at_hand(at_hand, made_of)
-    if network is None:
-        network = network_of(fine_tuned(pieces, odds, recipe, superwords), superwords)
+    known = np.concatenate((~new, np.ones(len(opinions), dtype=bool)))
+    pieces = tokenizer().encode([latin(text) for text in [*rows.cleaned, *cleaned]])
+    first = [pieces[row] for row in np.flatnonzero(known)], odds[known]
+    made_of, base = _base(*first, int((~new).sum()), recipe, at_hand)
+    network = base
+    if new.any():
+        network = taught_further(base, ([pieces[row] for row in np.flatnonzero(~known)], odds[~known]), first, recipe)
     matrix = rows.matrix.above(matrix_of(extract(cleaned)))
     counts = np.repeat((ROW_COUNTS, 1.0), (len(labels), len(opinions)))
     words = {
         name: fit(matrix, odds[:, CLASSES.index(name)].astype(np.float64), counts) for name in ("decline", "auto_reply")
     }
     refusals = rows.only(rows.are("decline"))
-    return Fitted(words | {way: _way(refusals, way) for way in WAYS_TO_DECLINE}, network, made_of)
+    return Fitted(words | {way: _way(refusals, way) for way in WAYS_TO_DECLINE}, base, made_of, network)
+
+
+def _base(
+    pieces: Sequence[Sequence[int]],
+    odds: npt.NDArray[np.float32],
+    rows: int,
+    recipe: Recipe,
+    at_hand: Path | None,
+) -> tuple[str, bytes]:
+    """Give what the network of the first training is made of, and the network; the first `rows` are no mixtures."""
+    superwords = learnt([ids[1:-1] for ids in pieces[:rows]])
+    made_of = ancestry(pieces, odds, recipe, superwords)
+    network = None if at_hand is None else network_at_hand(at_hand, made_of)
+    return made_of, network or network_of(fine_tuned(pieces, odds, recipe, superwords), superwords)
 
 
 def _way(refusals: Rows, tag: str) -> Scores:
@@ -217,6 +242,7 @@ def write(trained: Trained, folder: Path = ARTEFACT) -> None:
     """Store a trained model."""
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / WEIGHTS_FILE, allow_pickle=False, **trained.arrays)
+    (folder / BASE_FILE).write_bytes(trained.base)
     (folder / NETWORK_FILE).write_bytes(trained.network)
     text = json.dumps(trained.manifest, indent=2, sort_keys=True) + "\n"
     (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
@@ -229,8 +255,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ARTEFACT, help="the folder to write to [default: the one at work]")
     parser.add_argument("--anew", action="store_true", help="train the encoder even if the one at work is the same")
     given = parser.parse_args()
-    examples = corpus.load("train") + [example for path in given.also for example in corpus.read(path)]
-    trained = train(examples, mixing.load(), at_hand=None if given.anew else ARTEFACT)
+    first, later = corpus.first_and_later(corpus.load("train"))
+    later += [example for path in given.also for example in corpus.read(path)]
+    trained = train(first, mixing.load(), later=later, at_hand=None if given.anew else ARTEFACT)
     write(trained, given.out)
     json.dump(trained.manifest, sys.stdout, indent=2, sort_keys=True)
     sys.stdout.write("\n")
