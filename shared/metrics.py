@@ -106,7 +106,7 @@ class Metrics:
         )
         self.duplicates = Counter("inmail_duplicates", "How many repeats had no effect?", registry=registry)
         self.gaps = Counter(
-            "inmail_gaps", "How often was a number of a numbered topic skipped? Each is a defect.", registry=registry
+            "inmail_gaps", "How many numbers of a numbered topic were skipped? Each is a defect.", registry=registry
         )
         self.parked_records = Gauge(
             "inmail_parked_records", "How many records wait for a missing fact?", registry=registry

@@ -100,7 +100,7 @@ class Projection:
                 turn.effects.duplicate(incoming)
                 continue
             if data.thread_version > version + 1:
-                turn.effects.tally(self._metrics.gaps)
+                turn.effects.tally(self._metrics.gaps, data.thread_version - version - 1)
             turn.changed[data.thread_id] = incoming
             advanced[data.thread_id] = None
             kind = type(data)
