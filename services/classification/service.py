@@ -25,7 +25,7 @@ from services.classification.model.classifier import Classifier, Prediction
 from shared.events import ClassificationRequestedV1, EventData, OutcomeCorrectionRequestedV1
 from shared.stream.effects import Effects
 from shared.stream.processor import Read
-from shared.stream.records import AnyIncoming
+from shared.stream.records import AnyIncoming, in_order_of_arrival
 from shared.stream.service import Resources, ServiceSpec
 from shared.topics import CLASSIFICATION_REQUESTS, OUTCOME_COMMANDS, OUTCOME_EVENTS
 
@@ -61,6 +61,7 @@ class Outcomes:
 
     async def handle(self, tx: asyncpg.Connection, batch: Sequence[AnyIncoming], effects: Effects) -> None:
         """Answer the batch in the order of arrival and write what changed."""
+        # A command comes after requests of its instant, by the topics' names: its author may have seen their answers.
         records = in_order_of_arrival(batch)
         requests = list(_of(ClassificationRequestedV1, records))
         verdicts = await self._verdicts(requests)
@@ -141,22 +142,6 @@ async def load_desk(
     answered = await store.load_answered(tx, [request.reply_id for request in requests])
     late = threads_with_late_replies(requests, threads, answered)
     return Desk(threads, names, answered, await store.load_histories(tx, sorted(late)))
-
-
-def in_order_of_arrival(batch: Iterable[AnyIncoming]) -> list[AnyIncoming]:
-    """Merge the partitions of a batch by the broker's timestamps, each partition in its own order.
-
-    A command thus comes after the requests that its author may have seen answered.
-    """
-    newest: dict[tuple[str, int], datetime] = {}
-    keyed: list[tuple[tuple[datetime, bool, int, int], AnyIncoming]] = []
-    for record in batch:
-        place = record.position
-        slot = (place.topic, place.partition)
-        # The broker's clock may step back when a partition gets another leader; its order of records stands.
-        newest[slot] = max(record.timestamp, newest.get(slot, record.timestamp))
-        keyed.append(((newest[slot], place.topic == OUTCOME_COMMANDS, place.partition, place.offset), record))
-    return [record for _, record in sorted(keyed, key=lambda pair: pair[0])]
 
 
 def _name_of(text: str) -> bytes:

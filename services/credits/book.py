@@ -1,9 +1,8 @@
 """The order in which a batch is decided, and what waits for a contract or a seat that is not known yet (R21).
 
-The order of arrival is (broker's timestamp, topic, partition, offset); a partition's own order is never changed. A
-batch decided at once ends like its records decided one by one in that order. An InMail whose contract or seat is not
-known waits with all its facts, under one key, so none overtakes another; when the missing one comes, those that
-waited for it are decided in their order of arrival before the next record.
+A batch decided at once ends like its records decided one by one in the order of their arrival. An InMail whose contract
+or seat is not known waits with all its facts, under one key, so none overtakes another; when the missing one comes,
+those that waited for it are decided in their order of arrival before the next record.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -35,26 +34,11 @@ from shared.events import (
 )
 
 
-class Place(Protocol):
-    """Where a record stands on the broker."""
-
-    @property
-    def topic(self) -> str: ...  # noqa: D102
-    @property
-    def partition(self) -> int: ...  # noqa: D102
-    @property
-    def offset(self) -> int: ...  # noqa: D102
-
-
 class Record(Protocol):
-    """A validated event with its place and the broker's timestamp."""
+    """Holds a validated event."""
 
     @property
     def event(self) -> Event[Any]: ...  # noqa: D102
-    @property
-    def position(self) -> Place: ...  # noqa: D102
-    @property
-    def timestamp(self) -> datetime: ...  # noqa: D102
 
 
 R = TypeVar("R", bound=Record)
@@ -77,21 +61,6 @@ def contract_key(contract_id: str) -> str:
 def seat_key(contract_id: str, seat_id: str) -> str:
     """Name what records wait under until their seat is assigned; ids may hold any character, hence the length."""
     return f"seat:{len(contract_id)}:{contract_id}:{seat_id}"
-
-
-def in_order_of_arrival(records: Iterable[R]) -> list[R]:
-    """Merge the partitions of a batch by the broker's timestamps, each partition in its own order."""
-    newest: dict[tuple[str, int], datetime] = {}
-    keyed = []
-    for record in records:
-        place = record.position
-        slot = (place.topic, place.partition)
-        # The broker's clock may step back when a partition gets another leader; its order of records stands.
-        timestamp = max(record.timestamp, newest.get(slot, record.timestamp))
-        newest[slot] = timestamp
-        keyed.append(((timestamp, place.topic, place.partition, place.offset), record))
-    keyed.sort(key=lambda pair: pair[0])
-    return [record for _, record in keyed]
 
 
 class Book(Generic[R]):

@@ -12,12 +12,12 @@ import asyncpg
 from prometheus_client import Counter, Gauge
 
 from services.credits import store
-from services.credits.book import Book, in_order_of_arrival
+from services.credits.book import Book
 from services.credits.domain import Denial, Entry
 from shared.events import Balance, CreditDeniedV1, CreditPostedV1, LedgerKind, derived_id
 from shared.stream.effects import Effects
 from shared.stream.processor import Read
-from shared.stream.records import AnyIncoming
+from shared.stream.records import AnyIncoming, in_order_of_arrival
 from shared.stream.service import Resources, ServiceSpec
 from shared.topics import ACCOUNTING_FACTS, CONTRACT_EVENTS, CREDIT_EVENTS
 

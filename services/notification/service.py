@@ -8,7 +8,6 @@ from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from heapq import merge
 from typing import Final
 
 import asyncpg
@@ -36,18 +35,9 @@ from shared.events import (
 from shared.stream.effects import Effects
 from shared.stream.parking import load_parked
 from shared.stream.processor import Read
-from shared.stream.records import AnyIncoming, Incoming
+from shared.stream.records import AnyIncoming, Incoming, in_order_of_arrival
 from shared.stream.service import Resources, ServiceSpec
 from shared.topics import CONTRACT_EVENTS, CONVERSATION_EVENTS, NOTIFICATION_REQUESTS, OUTCOME_EVENTS
-
-
-def in_order_of_arrival(batch: Iterable[AnyIncoming]) -> list[AnyIncoming]:
-    """Merge the partitions of a batch by the broker's timestamps, each partition in its own order."""
-    partitions: defaultdict[tuple[str, int], list[AnyIncoming]] = defaultdict(list)
-    for incoming in batch:
-        partitions[incoming.position.topic, incoming.position.partition].append(incoming)
-    slots = [partitions[slot] for slot in sorted(partitions)]
-    return list(merge(*slots, key=lambda incoming: incoming.timestamp))
 
 
 class Round:

@@ -1,8 +1,9 @@
 """Records as the services see them: validated, with where they came from."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import orjson
 
@@ -73,3 +74,29 @@ class Incoming(Generic[D_co]):
 
 
 AnyIncoming = Incoming[Any]
+
+
+class Arrived(Protocol):
+    """What the broker has taken."""
+
+    @property
+    def position(self) -> Position: ...  # noqa: D102
+    @property
+    def timestamp(self) -> datetime: ...  # noqa: D102
+
+
+A = TypeVar("A", bound=Arrived)
+
+
+def in_order_of_arrival(records: Iterable[A]) -> list[A]:
+    """Merge the partitions of a batch by the broker's timestamps, then by names; each partition keeps its own order."""
+    newest: dict[tuple[str, int], datetime] = {}
+    keyed = []
+    for record in records:
+        topic, partition, offset = record.position
+        # The broker's clock may step back when a partition gets another leader; its order of records stands.
+        timestamp = max(record.timestamp, newest.get((topic, partition), record.timestamp))
+        newest[topic, partition] = timestamp
+        keyed.append(((timestamp, topic, partition, offset), record))
+    keyed.sort(key=lambda pair: pair[0])
+    return [record for _, record in keyed]

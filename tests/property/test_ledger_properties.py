@@ -22,6 +22,7 @@ from shared.events import (
     ReplyRecordedV1,
     SeatAssignedV1,
 )
+from shared.stream.records import Position
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CONTRACTS = ("c1", "c2")
@@ -30,16 +31,9 @@ WINDOW_MS = 90 * 24 * 3600 * 1000
 
 
 @dataclass(frozen=True)
-class Place:
-    topic: str
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True)
 class Record:
     event: Event[EventData]
-    position: Place
+    position: Position
     timestamp: datetime
 
 
@@ -144,7 +138,7 @@ def records(data: Sequence[EventData], first: int = 0) -> list[Record]:
     return [
         Record(
             Event(f"e{first + n}", "/test", d.type, vars(d)["contract_id"], vars(d)[d.time_field or ""], d),
-            Place("facts", 0, first + n),
+            Position("facts", 0, first + n),
             START + timedelta(milliseconds=first + n),
         )
         for n, d in enumerate(data)

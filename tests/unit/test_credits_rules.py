@@ -7,7 +7,7 @@ from itertools import count, permutations
 
 import pytest
 
-from services.credits.book import Book, in_order_of_arrival, seat_key
+from services.credits.book import Book, seat_key
 from services.credits.domain import MOVES, Contract, Denial, Entry
 from shared.events import (
     Candidate,
@@ -21,6 +21,7 @@ from shared.events import (
     SeatAssignedV1,
     SeatPreferencesSetV1,
 )
+from shared.stream.records import Position, in_order_of_arrival
 from shared.topics import ACCOUNTING_FACTS, CONTRACT_EVENTS
 
 DAY_0 = datetime(2026, 1, 5, 9, tzinfo=UTC)
@@ -31,16 +32,9 @@ numbers = count(1)
 
 
 @dataclass(frozen=True)
-class Place:
-    topic: str
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True)
 class Record:
     event: Event[EventData]
-    position: Place
+    position: Position
     timestamp: datetime
 
 
@@ -49,7 +43,7 @@ def record(data: EventData, *, timestamp: datetime = DAY_0, offset: int | None =
     topic = ACCOUNTING_FACTS if isinstance(data, InmailStatusChangedV1 | ReplyRecordedV1) else CONTRACT_EVENTS
     at = getattr(data, data.time_field or "")
     event = Event(f"e{number}", "/test", data.type, str(vars(data)["contract_id"]), at, data)
-    return Record(event, Place(topic, partition, number if offset is None else offset), timestamp)
+    return Record(event, Position(topic, partition, number if offset is None else offset), timestamp)
 
 
 def started(allotment: int = 50, *, at: datetime = DAY_0, cap: int = 4, contract: str = "c") -> ContractStartedV1:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from services.notification.domain import Seats, Thread
-from services.notification.service import Round, in_order_of_arrival
+from services.notification.service import Round
 from shared.events import Candidate, Event, NotificationRequestedV1, NotificationRetractedV1
 from shared.stream.effects import Effects
-from shared.stream.records import AnyIncoming, Incoming, Position
+from shared.stream.records import AnyIncoming, Incoming, Position, in_order_of_arrival
 from shared.testing.builders import START, after, contract_started, preferences_set, seat_assigned, with_id
 from shared.testing.conversations import Conversation
 from shared.topics import CONTRACT_EVENTS, CONVERSATION_EVENTS, NOTIFICATION_REQUESTS, OUTCOME_EVENTS, TOPICS
