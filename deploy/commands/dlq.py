@@ -52,9 +52,7 @@ class Letter:
 
 
 service_option = click.option("--service", type=click.Choice(SERVICES), help="Only the dead letters of this service.")
-reason_option = click.option(
-    "--reason", type=click.Choice(get_args(Reason), case_sensitive=False), help="Only those with this reason."
-)
+reason_option = click.option("--reason", type=click.Choice(get_args(Reason)), help="Only those with this reason.")
 
 
 @click.group()

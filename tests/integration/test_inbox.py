@@ -373,6 +373,17 @@ async def test_unknown_things_are_problems(inbox: Inbox) -> None:
     assert (await inbox.client.get("/v1/threads/" + "x" * 129)).status_code == 400
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
+async def test_no_method_makes_a_path_known(inbox: Inbox, method: str) -> None:
+    assert (await inbox.client.request(method, "/v1/none")).status_code == 404
+
+
+async def test_a_thread_s_state_names_of_the_candidate_what_a_state_knows(inbox: Inbox) -> None:
+    talk = Conversation(candidate=Candidate(id="candidate-1", name="Ada", locale="fr-CA"))
+    await inbox.talk(talk.status(), talk.audience())
+    assert (await inbox.get("/v1/threads/thread-1"))["state"]["candidate"] == {"id": "candidate-1", "name": "Ada"}
+
+
 async def test_a_slash_at_the_end_is_another_path(inbox: Inbox) -> None:
     for path in ("/v1/threads/thread-1/", "/v1/inmails/inmail-1/receipt/"):
         answer = await inbox.client.get(path, follow_redirects=False)
