@@ -22,7 +22,7 @@ STOP_SECONDS_MAX = 20.0
 EXIT_SIGTERM = 143  # the Java runtime's status after a clean stop by SIGTERM
 WHAT = "Starting Kafka"
 # On two cores the second compiler took nearly as much as all requests together, for minutes; code of the first alone
-# makes requests some tenth dearer. One thread collects so small a heap in milliseconds.
+# makes requests some tenth dearer.
 _JVM_FLAGS = ("-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1")
 _LOG_FLAGS = (
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",

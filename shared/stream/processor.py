@@ -401,16 +401,16 @@ class Processor:
 
     async def _revive(self, tx: asyncpg.Connection, items: Sequence[Decoded]) -> None:
         """Forget earlier deaths of redriven records, so that they may live, or fail visibly again: once."""
-        again = {_record(item).position: item for item in items if _record(item).redriven}
-        records = [_record(item) for item in again.values()]
-        for place in await dead_letters.died_here(tx, records, [_identity_of(item) for item in again.values()]):
-            item = again.pop(place)
-            if isinstance(item, Incoming):
+        again = [(item, _identity_of(item)) for item in items if _record(item).redriven]
+        died = await dead_letters.died_here(tx, [_record(item) for item, _ in again], [known for _, known in again])
+        revived: list[tuple[bytes, bytes]] = []
+        for item, (identity, digest) in again:
+            if _record(item).position not in died:
+                business = _business_of(item)
+                revived += [(i, digest) for i in (identity, business) if i is not None]
+            elif isinstance(item, Incoming):
                 item.redriven = False  # a repeat like any other
-        known = [_identity_of(item) for item in again.values()]
-        businesses = [_business_of(item) for item in again.values()]
-        known += [(b, h) for b, (_, h) in zip(businesses, known, strict=True) if b is not None]
-        await dead_letters.revive(tx, known)
+        await dead_letters.revive(tx, revived)
 
     async def _store_dead(self, tx: asyncpg.Connection, kept: Sequence[DeadLetter]) -> list[OutboxRow]:
         by_source: dict[TopicPartition, list[DeadLetter]] = {}

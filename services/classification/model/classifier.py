@@ -310,6 +310,7 @@ def _load(folder: Path) -> Classifier:
         raise ArtefactError(message) from error
     feature.extract(["warm up"])  # the tables of characters and phrases
     hold_a_notice(["warm up"])
+    say_nothing_else(["warm up"])
     return Classifier(weights, encoder, limits, manifest["model_version"])
 
 

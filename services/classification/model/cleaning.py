@@ -85,11 +85,10 @@ def own_words(folded: str) -> str:
 
     `folded` is a text in normal form. When nothing would be left, all of it is the answer.
     """
-    if "\n" not in folded:
-        return _said_once(_bounded(folded, CLEAN_CHARS_MAX))
-    lines = _without_signature(_without_quotes(folded.split("\n")))
-    kept = "\n".join(lines).strip()
-    return _said_once(_bounded(kept or folded, CLEAN_CHARS_MAX))
+    kept = folded
+    if "\n" in folded:
+        kept = "\n".join(_without_signature(_without_quotes(folded.split("\n")))).strip() or folded
+    return _said_once(_bounded(kept, CLEAN_CHARS_MAX))
 
 
 def _without_quotes(lines: list[str]) -> list[str]:

@@ -3,8 +3,10 @@
 Regressions on words (`regression.py`) and an encoder of their meaning (`finetuning.py`) learn from all training rows
 but the judges', and from larger models' opinions on mixtures of rows (`mixtures.py`). On the judges' rows
 is chosen what turns scores into answers (`limits.py`). Nothing is random but for one seed, so the same data give the
-same weights on the same kind of processor. Only training rows are read. The encoder takes hours; where all that it is
-made of is as it was (`ancestry.py`), the one at hand is taken.
+same weights on the same kind of processor. Only training rows are read.
+
+The encoder's first training takes hours; where all that it is made of is as it was (`ancestry.py`), its network at
+hand is taken. Later rows are learnt from there (`further.py`).
 """
 
 import argparse
@@ -122,17 +124,16 @@ def train(
     """
     everyone = [*examples, *later]
     judged = np.array([example.author in judges for example in everyone], dtype=bool)
-    new = np.arange(len(everyone)) >= len(examples)
     if judged.all() or not judged.any():
         message = f"limits are chosen on rows by {', '.join(judges)} after training on others: add rows by both"
         raise ValueError(message)
     with threadpool_limits(1, user_api="blas"):  # sums in one order, whatever the number of cores
-        return _train(everyone, new, mixtures, judged, recipe or Recipe(), at_hand)
+        return _train(everyone, len(later), mixtures, judged, recipe or Recipe(), at_hand)
 
 
 def _train(
     examples: Sequence[Example],
-    new: Bools,
+    later: int,
     mixtures: Sequence[Mixture],
     judged: Bools,
     recipe: Recipe,
@@ -141,7 +142,8 @@ def _train(
     cleaned = clean([example.text for example in examples])
     features = extract(cleaned)
     rows = Rows(examples, cleaned, matrix_of(features))
-    fitted = _fitted(rows.only(~judged), new[~judged], mixtures, recipe, at_hand)
+    first = int((~judged[: len(examples) - later]).sum())
+    fitted = _fitted(rows.only(~judged), first, mixtures, recipe, at_hand)
     left = _left_out(fitted, rows.only(judged))
     limits = choose_limits(left)
     text, slot = word_slots(features)
@@ -166,7 +168,7 @@ def _train(
         "data_sha256": corpus.digest(examples),
         "mixtures_sha256": mixing.digest(mixtures),
         "rows": len(examples),
-        "rows_later": int(new.sum()),
+        "rows_later": later,
         "mixtures": len(mixtures),
         "penalty": PENALTY,
         "recipe": asdict(recipe),
@@ -177,18 +179,18 @@ def _train(
     return Trained(arrays, fitted.base, fitted.network, manifest)
 
 
-def _fitted(rows: Rows, new: Bools, mixtures: Sequence[Mixture], recipe: Recipe, at_hand: Path | None) -> Fitted:
+def _fitted(rows: Rows, first: int, mixtures: Sequence[Mixture], recipe: Recipe, at_hand: Path | None) -> Fitted:
+    """Train on rows, of which so many are the first training's and those after them the second's, and on mixtures."""
     labels = np.column_stack([rows.are(name) for name in CLASSES]).astype(np.float32)
     opinions = np.array([mixture.odds for mixture in mixtures], dtype=np.float32).reshape(-1, len(CLASSES))
     odds = np.concatenate((labels, opinions))
     cleaned = clean([mixture.text for mixture in mixtures])
-    known = np.concatenate((~new, np.ones(len(opinions), dtype=bool)))
-    pieces = tokenizer().encode([latin(text) for text in [*rows.cleaned, *cleaned]])
-    first = [pieces[row] for row in np.flatnonzero(known)], odds[known]
-    made_of, base = _base(*first, int((~new).sum()), recipe, at_hand)
+    pieces, mixed = (tokenizer().encode([latin(text) for text in texts]) for texts in (rows.cleaned, cleaned))
+    known = [*pieces[:first], *mixed], np.concatenate((labels[:first], opinions))
+    made_of, base = _base(*known, first, recipe, at_hand)
     network = base
-    if new.any():
-        network = taught_further(base, ([pieces[row] for row in np.flatnonzero(~known)], odds[~known]), first, recipe)
+    if first < len(pieces):
+        network = taught_further(base, (pieces[first:], labels[first:]), known, recipe)
     matrix = rows.matrix.above(matrix_of(extract(cleaned)))
     counts = np.repeat((ROW_COUNTS, 1.0), (len(labels), len(opinions)))
     words = {
