@@ -12,7 +12,7 @@ import asyncpg
 
 from deploy.local.variables import POSTGRES_VARIABLE
 from shared.logging import setup_logging
-from shared.migrate import SERVICES, MigrationError, migrate
+from shared.migrate import SCHEMA_OWNERS, MigrationError, migrate
 
 
 def password_variable(service: str) -> str:
@@ -23,11 +23,11 @@ def password_variable(service: str) -> str:
 def main() -> None:
     """Migrate; exit 1 with cause and cure when that fails."""
     setup_logging("migrate")
-    needed = [POSTGRES_VARIABLE, *map(password_variable, SERVICES)]
+    needed = [POSTGRES_VARIABLE, *map(password_variable, SCHEMA_OWNERS)]
     missing = [name for name in needed if not os.environ.get(name)]
     if missing:
         sys.exit(f"{', '.join(missing)} not set. Cure: give them in the environment; they have no defaults.")
-    passwords = {service: os.environ[password_variable(service)] for service in SERVICES}
+    passwords = {service: os.environ[password_variable(service)] for service in SCHEMA_OWNERS}
     try:
         asyncio.run(migrate(os.environ[POSTGRES_VARIABLE], passwords=passwords))
     except MigrationError as error:

@@ -29,9 +29,18 @@ async def parsed_body(request: Request, model: type[M], *, bytes_max: int, cure:
     """Read the body into a model.
 
     Raises:
-        ProblemError: it is too large, no JSON, or not what the model takes; `cure` says what to send.
+        ProblemError: it is encoded, too large, no JSON, or not what the model takes; `cure` says what to send.
 
     """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise ProblemError(
+            415,
+            "content-encoding",
+            "Content encoding not supported",
+            detail="The body is compressed or otherwise encoded.",
+            cure="Send it as it is, without Content-Encoding.",
+            headers={"Accept-Encoding": "identity"},
+        )
     body = await bounded_body(request, bytes_max)
     if body is None:
         raise ProblemError(

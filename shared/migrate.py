@@ -3,6 +3,7 @@
 import logging
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 import asyncpg
 
@@ -10,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 KIT = ROOT / "shared" / "stream" / "migrations"
-SERVICES = ("ingestion", "classification", "notification", "credits", "inbox")
+SCHEMA_OWNERS: Final = ("ingestion", "classification", "notification", "credits", "inbox")
 """Services that own a Postgres schema; insights keeps only what it can rebuild from the topics."""
 
 _LOCK_KEY = 7_263_514  # any number that no other program on the database uses for advisory locks
@@ -44,7 +45,7 @@ async def migrate(admin_dsn: str, *, passwords: dict[str, str]) -> None:
     connection = await asyncpg.connect(admin_dsn)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
-        for service in SERVICES:
+        for service in SCHEMA_OWNERS:
             await _ensure_schema(connection, service, passwords[service])
             await _apply(connection, service)
     finally:

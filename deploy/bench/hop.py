@@ -15,7 +15,7 @@ from deploy.local.errors import StackError
 from deploy.local.stack import LocalStack
 from deploy.local.system import ROOT
 from deploy.topics import create_topics
-from shared.migrate import SERVICES, migrate
+from shared.migrate import SCHEMA_OWNERS, migrate
 from shared.testing.databases import with_database
 from shared.testing.topics import empty_topics
 from shared.topics import MESSAGING_EVENTS
@@ -65,7 +65,7 @@ async def _run(stack: LocalStack, name: str, count: int) -> float:
     dsn = with_database(stack.postgres_dsn, database)
     await _execute(stack.postgres_dsn, f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
     await _execute(stack.postgres_dsn, f"CREATE DATABASE {database}")
-    await migrate(dsn, passwords=dict.fromkeys(SERVICES, "bench-only"))
+    await migrate(dsn, passwords=dict.fromkeys(SCHEMA_OWNERS, "bench-only"))
     await _execute(dsn, "CHECKPOINT")
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from deploy.bench import load
 from deploy.local.system import LocalSystem
 from shared.events import decode
-from shared.migrate import SERVICES as SCHEMA_OWNERS
+from shared.migrate import SCHEMA_OWNERS
 from shared.testing import builders
 from shared.topics import CONTRACT_EVENTS, MESSAGING_EVENTS, NOTIFICATION_REQUESTS
 

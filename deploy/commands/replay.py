@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from deploy.commands.stack import kafka_address, kafka_option, postgres_address, postgres_option
 from deploy.commands.terminal import json_option
 from deploy.local.servers import reaching
-from shared.migrate import SERVICES
+from shared.migrate import SCHEMA_OWNERS
 
 _POSITIONS = """
 SELECT topic, partition, next_offset FROM consumer_offset WHERE $1::text IS NULL OR topic = $1 ORDER BY 1, 2
@@ -22,7 +22,7 @@ WHERE topic = $1 AND partition = $2 RETURNING next_offset
 
 
 @click.command()
-@click.option("--consumer", type=click.Choice(SERVICES), required=True, help="The service.")
+@click.option("--consumer", type=click.Choice(SCHEMA_OWNERS), required=True, help="The service.")
 @click.option("--topic", help="Only this topic [default: every topic the service has read].")
 @click.option("--from-oldest", is_flag=True, required=True, help="Go to the oldest record that the broker still holds.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")

@@ -18,8 +18,7 @@ from deploy.local.servers import reaching
 from deploy.local.stack import LocalStack
 from deploy.local.supervisor import ChildSpec, RestartPolicy
 from deploy.topics import create_topics
-from shared.migrate import SERVICES as SCHEMA_OWNERS
-from shared.migrate import MigrationError, migrate, role_of
+from shared.migrate import SCHEMA_OWNERS, MigrationError, migrate, role_of
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS_MAX = 60.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from deploy.local.system import LocalSystem
-from shared.migrate import SERVICES as SCHEMA_OWNERS
+from shared.migrate import SCHEMA_OWNERS
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID, uuid5
 
+from shared.corrections import correction_rejection
 from shared.events import (
     Candidate,
     Choice,
@@ -225,17 +226,17 @@ def correct(thread: Thread | None, command: OutcomeCorrectionRequestedV1, *, nam
 
 
 def rejection(thread: Thread | None, command: OutcomeCorrectionRequestedV1) -> CorrectionRejection | None:
-    """Say why a correction is not taken; None when it is.
-
-    The version comes first: who looked at an older one has not seen what they would correct.
-    """
+    """Say why a correction is not taken; None when it is."""
     if thread is None:
         return "NOT_CLASSIFIED"
-    if command.version != thread.standing.version:
-        return "STALE_VERSION"
-    if command.outcome == thread.standing.verdict.outcome:
-        return "SAME_VALUE"
-    return None if thread.standing.verdict.source == "classifier" else "NOT_CLASSIFIED"
+    verdict = thread.standing.verdict
+    return correction_rejection(
+        outcome=verdict.outcome,
+        source=verdict.source,
+        version=thread.standing.version,
+        seen_version=command.version,
+        wanted=command.outcome,
+    )
 
 
 def outcome_id(thread_id: str, version: int) -> str:

@@ -7,10 +7,11 @@ import asyncpg
 import orjson
 
 from services.inbox import queries, store
-from services.inbox.domain import CorrectionRefusal, Thread, correction_refusal
+from services.inbox.domain import Thread
 from services.inbox.parameters import CorrectionBody
 from services.inbox.problems import not_found
-from shared.events import Event, Outcome, OutcomeCorrectionRequestedV1, encode, source_of
+from shared.corrections import correction_rejection
+from shared.events import CorrectionRejection, Event, Outcome, OutcomeCorrectionRequestedV1, encode, source_of
 from shared.problems import ProblemError
 from shared.stream.outbox import OutboxRow, enqueue
 from shared.topics import OUTCOME_COMMANDS
@@ -41,15 +42,15 @@ async def request_correction(
         if known in earlier:
             return known, []
     version = wanted.version or thread.outcome_version
-    refusal = correction_refusal(
+    rejection = correction_rejection(
         outcome=thread.outcome,
-        outcome_version=thread.outcome_version,
-        outcome_source=thread.outcome_source,
+        source=thread.outcome_source,
+        version=thread.outcome_version,
+        seen_version=version,
         wanted=wanted.outcome,
-        version=version,
     )
-    if refusal is not None:
-        raise _conflict(refusal, thread)
+    if rejection is not None:
+        raise _conflict(rejection, thread)
     new_id = command_id(thread_id, version, wanted.outcome, wanted.corrected_by)
     row = store.CorrectionRow(new_id, thread_id, version, wanted.outcome, wanted.corrected_by, now)
     if not await store.add_correction(tx, row):
@@ -85,7 +86,7 @@ def _encoded(row: store.CorrectionRow, outcome: Outcome) -> bytes:
     )
 
 
-def _conflict(refusal: CorrectionRefusal, thread: Thread) -> ProblemError:
+def _conflict(rejection: CorrectionRejection, thread: Thread) -> ProblemError:
     details = {
         "NOT_CLASSIFIED": (
             "Only an outcome that the classifier decided can be corrected; "
@@ -102,12 +103,12 @@ def _conflict(refusal: CorrectionRefusal, thread: Thread) -> ProblemError:
         ),
         "SAME_VALUE": (f"The outcome is {thread.outcome} already.", "Nothing is left to do."),
     }
-    detail, cure = details[refusal]
+    detail, cure = details[rejection]
     return ProblemError(
         409,
-        refusal.lower().replace("_", "-"),
+        rejection.lower().replace("_", "-"),
         "Correction refused",
         detail=detail,
         cure=cure,
-        extra={"reason": refusal, "version": thread.outcome_version},
+        extra={"reason": rejection, "version": thread.outcome_version},
     )

@@ -44,7 +44,6 @@ UNKNOWN_CANDIDATE: Final = "A candidate"
 Phase = Literal["scheduled", "awaiting_reply", "closed"]
 """Where a thread without a human reply stands."""
 CannotReply = Literal["THREAD_LOCKED", "AWAITING_REPLY"]
-CorrectionRefusal = Literal["NOT_CLASSIFIED", "STALE_VERSION", "SAME_VALUE"]
 
 _DAY: Final = timedelta(days=1)
 # More outcomes than any thread will have: keeps the two numbers of a state apart in one.
@@ -320,24 +319,6 @@ def learn_outcome(thread: Thread, data: OutcomeDecidedV1 | OutcomeUnchangedV1) -
         return False
     thread.outcome_version, thread.outcome, thread.outcome_source = data.version, data.outcome, data.source
     return True
-
-
-def correction_refusal(
-    *,
-    outcome: Outcome | None,
-    outcome_version: int,
-    outcome_source: OutcomeSource | None,
-    wanted: Outcome,
-    version: int,
-) -> CorrectionRefusal | None:
-    """Why a human may not correct a thread's outcome now (R29), None if they may."""
-    if outcome is None:
-        return "NOT_CLASSIFIED"
-    if version != outcome_version:
-        return "STALE_VERSION"
-    if outcome == wanted:
-        return "SAME_VALUE"
-    return None if outcome_source == "classifier" else "NOT_CLASSIFIED"
 
 
 # What a recruiter is shown

@@ -2,11 +2,12 @@
 
 from typing import Any, Final, get_args
 
-from services.inbox.domain import CannotReply, CorrectionRefusal
+from services.inbox.domain import CannotReply
 from services.inbox.parameters import LIMIT_DEFAULT, LIMIT_MAX
 from shared.events import (
     Choice,
     Content,
+    CorrectionRejection,
     InmailKind,
     LedgerKind,
     Outcome,
@@ -283,7 +284,7 @@ _SCHEMAS: Final[dict[str, Json]] = {
             "status": _INTEGER,
             "detail": _STRING,
             "cure": _STRING,
-            "reason": _enum(CorrectionRefusal),
+            "reason": _enum(CorrectionRejection),
             "version": _COUNT,
             "parameter": _STRING,
             "errors": _OPEN,
@@ -345,7 +346,8 @@ def _operation(
     body: Json | None = None,
     problems: tuple[int, ...] = (),
 ) -> Json:
-    titles = {400: "Bad request", 404: "Not found", 409: "Refused by R29", 413: "Body too large", 422: "Invalid body"}
+    titles = {400: "Bad request", 404: "Not found", 409: "Refused by R29", 413: "Body too large"}
+    titles |= {415: "Body encoded", 422: "Invalid body"}
     responses: Json = {str(status): {"description": summary, "content": _content(schema)}}
     for problem in problems:
         responses[str(problem)] = {"description": titles[problem], "content": _content("Problem", MEDIA_TYPE)}
@@ -408,7 +410,7 @@ DOCUMENT: Final[Json] = {
                 _path("thread_id"),
                 status=202,
                 body=_ref("Correction"),
-                problems=(400, 404, 409, 413, 422),
+                problems=(400, 404, 409, 413, 415, 422),
             )
         },
         "/v1/inmails/{inmail_id}/receipt": {

@@ -118,4 +118,5 @@ def _decoded(request: Request) -> object:
         found = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (ValueError, binascii.Error):
         raise bad_parameter("cursor", "cannot be read", _CURSOR_CURE) from None
-    return found if isinstance(found, list) else []
+    # Not isinstance: to it, true is a number.
+    return found if isinstance(found, list) and all(type(part) in {int, str} for part in found) else []

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from shared.bodies import parsed_body
+from shared.bodies import parsed_body, unprocessable
 from shared.events import encode
 from shared.problems import answering, not_started
 from shared.stream.processor import Outcome, Processor
@@ -45,6 +45,9 @@ def dry_run_route(processor: Callable[[], Processor | None]) -> Route:
         if active is None:
             raise not_started("Kafka")
         wanted = await parsed_body(request, DryRunRequest, bytes_max=BODY_BYTES_MAX, cure="Send {records: [...]}.")
+        if unread := {record.topic for record in wanted.records} - active.topics:
+            errors = {"records.topic": f"this service does not read {len(unread)} of them"}
+            raise unprocessable(errors, f"Send records of {', '.join(sorted(active.topics))}.")
         now = datetime.now(UTC)
         records = [
             RawRecord(

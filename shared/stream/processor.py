@@ -174,6 +174,11 @@ class Processor:
         if moves and (clocks or self._sent):
             await self._commit(Batch([], moves, self._held_back(clocks, claims)))
 
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics whose records it can process."""
+        return frozenset(self._reads)
+
     async def dry_run(self, records: Sequence[RawRecord]) -> Outcome:
         """What records would do, without a trace: the transaction is rolled back."""
         batch = Batch([self._decode(r) for r in records], [])

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from shared.migrate import SERVICES, migrate, role_of
+from shared.migrate import SCHEMA_OWNERS, migrate, role_of
 
 _TEMPLATE = f"inmail_template_{os.getpid()}"
 _PASSWORD = "test-only"  # noqa: S105  guards a server that lives as long as the test run
@@ -36,11 +36,11 @@ class Databases:
         """A fresh, migrated database; returns the administrator's DSN of it."""
         if not self._ready:
             await self._execute(f'CREATE DATABASE "{_TEMPLATE}"')
-            await migrate(with_database(self.admin_dsn, _TEMPLATE), passwords=dict.fromkeys(SERVICES, _PASSWORD))
+            await migrate(with_database(self.admin_dsn, _TEMPLATE), passwords=dict.fromkeys(SCHEMA_OWNERS, _PASSWORD))
             self._ready = True
         name = f"{_TEMPLATE}_{next(self._numbers)}"
         await self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{_TEMPLATE}"')
-        for service in SERVICES:
+        for service in SCHEMA_OWNERS:
             await self._execute(f'GRANT CONNECT ON DATABASE "{name}" TO {role_of(service)}')
         return with_database(self.admin_dsn, name)
 

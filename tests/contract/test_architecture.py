@@ -28,7 +28,8 @@ PURE_LIBRARIES = {
     *("abc", "bisect", "collections", "dataclasses", "datetime", "enum", "functools", "hashlib", "heapq", "itertools"),
     *("math", "operator", "re", "typing", "unicodedata", "uuid", "zoneinfo"),
 }
-PURE_SHARED = {"shared.events", "shared.templates", "shared.text"}
+SHARED_RULES = ("corrections",)
+PURE_SHARED = {"shared.events", "shared.templates", "shared.text", *(f"shared.{module}" for module in SHARED_RULES)}
 
 # Shapes what it is given; takes only types from modules that do I/O.
 SHAPING_MODULES = ("inbox/receipt", "inbox/views", "inbox/in_flight")
@@ -50,9 +51,8 @@ def sources(package: str) -> list[Path]:
 
 
 def rule_paths() -> list[Path]:
-    return [
-        ROOT / "services" / service / f"{module}.py" for service, modules in RULE_MODULES.items() for module in modules
-    ]
+    own = [ROOT / "services" / service / f"{each}.py" for service, modules in RULE_MODULES.items() for each in modules]
+    return [*own, *(ROOT / "shared" / f"{module}.py" for module in SHARED_RULES)]
 
 
 def name_of(path: Path) -> str:
@@ -126,7 +126,7 @@ def test_every_service_with_rules_is_held_to_their_purity() -> None:
 @pytest.mark.parametrize("path", rule_paths(), ids=name_of)
 def test_rules_import_nothing_that_could_do_anything(path: Path) -> None:
     service = path.parent.name
-    siblings = {f"services.{service}.{module}" for module in RULE_MODULES[service]}
+    siblings = {f"services.{service}.{module}" for module in RULE_MODULES.get(service, ())}
     allowed = PURE_LIBRARIES | PURE_SHARED | siblings
     impure = {module for module in imported(path) if not any(lies_in(module, each) for each in allowed)}
     assert impure == set()

@@ -33,8 +33,7 @@ from deploy.migrate import password_variable
 from deploy.topics import broker_settings
 from shared.health import Health, health_routes
 from shared.metrics import Metrics
-from shared.migrate import SERVICES as SCHEMA_OWNERS
-from shared.migrate import role_of
+from shared.migrate import SCHEMA_OWNERS, role_of
 from shared.settings import Settings
 from shared.topics import TOPICS
 
@@ -223,10 +222,10 @@ sys.path = [{str(tmp_path)!r}, *(each for each in sys.path if each), {sysconfig.
 for name in {sorted(modules)!r}:
     importlib.import_module(name)
 from services.classification.model.classifier import Classifier
-from shared.migrate import KIT, SERVICES, migration_files
+from shared.migrate import KIT, SCHEMA_OWNERS, migration_files
 Classifier.load()
 kit = len(list(KIT.glob("*.sql")))
-assert kit and all(len(migration_files(service)) > kit for service in SERVICES)
+assert kit and all(len(migration_files(service)) > kit for service in SCHEMA_OWNERS)
 """
     # -S: without it, the project that is installed for development could be imported too.
     done = subprocess.run(  # noqa: S603  a fixed program

@@ -20,7 +20,7 @@ from deploy.traffic.publisher import publish
 from deploy.traffic.records import Record
 from deploy.traffic.scenario import Scenario
 from deploy.verifier import Target, drained, observe, verify
-from shared.migrate import SERVICES as SCHEMA_OWNERS
+from shared.migrate import SCHEMA_OWNERS
 
 KILLS = 5
 INMAILS = 900

@@ -1,5 +1,6 @@
 """Classification on a real Postgres: what is stored, what it answers, and what survives every feeding."""
 
+import gzip
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -271,6 +272,12 @@ async def test_bad_requests_are_problems(http: httpx.AsyncClient, body: bytes, s
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == status
+
+
+async def test_a_compressed_body_is_refused_by_its_encoding(http: httpx.AsyncClient) -> None:
+    body, headers = gzip.compress(b'{"texts": []}'), {"content-encoding": "gzip"}
+    answer = await http.post("/v1/classify", content=body, headers=headers)
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
 
 
 async def test_a_defect_is_a_problem_too(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

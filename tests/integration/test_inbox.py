@@ -349,7 +349,8 @@ async def test_pages_stay_in_step_while_threads_come(inbox: Inbox) -> None:
     "query",
     [
         *({"limit": limit} for limit in ("0", "201", "x")),
-        *({"cursor": cursor} for cursor in ("!", "W10", "WzEsMl0", "WzEsImFcdTAwMDAiXQ")),  # the last names a NUL
+        # The last two: [1, "a\0"] and [true, "x"].
+        *({"cursor": cursor} for cursor in ("!", "W10", "WzEsMl0", "WzEsImFcdTAwMDAiXQ", "W3RydWUsIngiXQ")),
     ],
 )
 async def test_bad_parameters_are_problems(inbox: Inbox, query: dict[str, str]) -> None:

@@ -247,6 +247,8 @@ async def test_a_dry_run_tells_what_a_record_sets_free(ingestion: Harness) -> No
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         (tried,) = (await client.post("/internal/dry-run", json={"records": [record]})).json()["results"]
         bad = await client.post("/internal/dry-run", json={})
+        unread = await client.post("/internal/dry-run", json={"records": [record | {"topic": "inmail.unknown"}]})
     types = [emitted["event"]["type"] for emitted in tried["emitted"]]
     assert {"inmail.status_changed.v1", "classification.requested.v1", "thread.locked.v1"} <= set(types)
     assert (bad.status_code, bad.headers["content-type"]) == (422, "application/problem+json")
+    assert (unread.status_code, MESSAGING_EVENTS in unread.json()["cure"]) == (422, True)

@@ -11,7 +11,6 @@ from services.inbox.corrections import command_id
 from services.inbox.domain import (
     CREDIT_WINDOW,
     Thread,
-    correction_refusal,
     learn_fact,
     learn_outcome,
     thread_state,
@@ -24,6 +23,7 @@ from services.inbox.receipt import in_order
 from services.inbox.routing import EncodedRoute
 from services.inbox.store import FactRow
 from shared.bodies import DISCARDED_BYTES_MAX, bounded_body
+from shared.corrections import correction_rejection
 from shared.events import Candidate, Event, ThreadStateV1, ThreadStatus
 from shared.stream.records import Incoming, Position
 from shared.testing.builders import START, after, event
@@ -267,12 +267,12 @@ def test_r30_an_answered_thread_has_no_credit_to_wait_for() -> None:
     ],
 )
 def test_r29_what_may_be_corrected(outcome: Any, source: Any, version: int, wanted: Any, refusal: str | None) -> None:
-    found = correction_refusal(
+    found = correction_rejection(
         outcome=outcome,
-        outcome_version=0 if outcome is None else 1,
-        outcome_source=source,
+        source=source,
+        version=0 if outcome is None else 1,
+        seen_version=version,
         wanted=wanted,
-        version=version,
     )
     assert found == refusal
 
