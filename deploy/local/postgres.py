@@ -59,7 +59,8 @@ class EmbeddedPostgres:
     """A Postgres server with its data in ``data_dir``; ``port`` None takes the last run's port if free, else any.
 
     As root the server runs as another account. Where that one cannot enter ``data_dir``, the data goes to a folder
-    below ``/var/tmp`` instead (``pgdata`` says where), and ``data_dir`` keeps the password and the log.
+    below ``/var/tmp`` instead (``pgdata`` says where), and ``data_dir`` keeps the password and the log. Who removes
+    ``data_dir`` means all of it: without its password the next start makes new data there.
     """
 
     def __init__(self, data_dir: Path, port: int | None = None, *, progress: ProgressCallback = silent) -> None:
@@ -110,6 +111,7 @@ class EmbeddedPostgres:
         require_free_disk(self.data_dir)
         self.pgdata = self._choose_pgdata()
         self._progress(ProgressEvent(WHAT, 0, 2))
+        self._forget_data_without_password()
         self._password = self._read_or_make_password()
         if not (self.pgdata / "PG_VERSION").exists():
             await self._init()
@@ -158,8 +160,22 @@ class EmbeddedPostgres:
     ) -> None:
         await self.stop()
 
+    @property
+    def _password_path(self) -> Path:
+        return self.data_dir / "password"
+
+    def _forget_data_without_password(self) -> None:
+        if self._password_path.exists() or not self.pgdata.exists():
+            return
+        if self.pgdata.parent == self.data_dir:
+            raise StackError(
+                f"{self.pgdata} is there, but not its password: {self._password_path} was removed.",
+                f"bring that file back, or remove {self.pgdata} to begin anew.",
+            )
+        shutil.rmtree(self.pgdata)
+
     def _read_or_make_password(self) -> str:
-        path = self.data_dir / "password"
+        path = self._password_path
         if path.exists():
             return path.read_text(encoding="ascii").strip()
         password = secrets.token_urlsafe(24)
@@ -233,9 +249,9 @@ class EmbeddedPostgres:
         if parent == self.data_dir:
             return
         parent.mkdir(mode=0o711, exist_ok=True)
-        parent.chmod(0o711)
         if parent.is_symlink() or parent.stat().st_uid != os.geteuid():
             raise StackError(f"{parent} belongs to someone else.", "remove it, or choose another data folder.")
+        parent.chmod(0o711)
 
     async def _clear_predecessor(self) -> None:
         """Wait for a server of a killed parent to end; forget one whose process id another program has by now."""

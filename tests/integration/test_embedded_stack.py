@@ -141,8 +141,33 @@ async def test_postgres_starts_in_a_folder_closed_to_other_users(tmp_path: Path)
         connection = await asyncpg.connect(server.dsn)
         assert await connection.fetchval("SELECT 1") == 1
         await connection.close()
+        before = server.dsn
+    shutil.rmtree(closed / "postgres")  # as `make clean` does: what lies elsewhere has lost its password
+    async with EmbeddedPostgres(closed / "postgres") as server:
+        assert server.dsn != before
+        await (await asyncpg.connect(server.dsn)).close()
     server.remove_data()
     assert not server.pgdata.exists()
+
+
+async def test_postgres_says_that_the_password_of_its_data_is_gone(folder: Path) -> None:
+    async with EmbeddedPostgres(folder / "forgetful") as server:
+        dsn = server.dsn
+    (folder / "forgetful" / "password").rename(folder / "password")
+    with pytest.raises(StackError, match="password"):
+        await server.start()
+    (folder / "password").rename(folder / "forgetful" / "password")
+    async with EmbeddedPostgres(folder / "forgetful") as server:
+        assert server.dsn == dsn
+
+
+def test_a_folder_of_somebody_else_keeps_its_mode(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.mkdir(mode=0o700)
+    ours.symlink_to(theirs)
+    with pytest.raises(StackError, match="someone else"):
+        EmbeddedPostgres(tmp_path / "data")._make_public_parent(ours)
+    assert theirs.stat().st_mode & 0o777 == 0o700
 
 
 async def test_two_stacks_at_once_then_nothing_is_left() -> None:
