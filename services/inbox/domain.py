@@ -184,9 +184,8 @@ def _learn_status(thread: Thread, data: InmailStatusChangedV1) -> None:
     if inmail is None:
         inmail = thread.inmails[data.inmail_id] = _described(data)
     elif data.status == "sent":
-        # What was sent says for certain whose it is; a schedule only announced it. The cost first told stands, as in
-        # the ledger.
-        inmail.contract_id, inmail.seat_id = data.contract_id, data.seat_id
+        # What was sent says for certain whose it is and what it costs; a schedule only announced it.
+        inmail.contract_id, inmail.seat_id, inmail.credit_cost = data.contract_id, data.seat_id, data.credit_cost
         inmail.kind, inmail.automated = data.kind, data.automated
     _set_status(inmail, data.status, data.at)
     if data.sent_at is not None:

@@ -87,7 +87,7 @@ def is_settled(inmail: Inmail, kinds: AbstractSet[LedgerKind], *, denied: bool, 
     which there may be nothing to post.
     """
     if inmail.credit_cost == 0:
-        return True
+        return position(kinds) == "free"  # what was held while it still cost something is to be released
     called_for = _called_for(inmail, denied=denied, answered_at=answered_at)
     if called_for == "free" and inmail.counts_as_sent:
         return "returned" in kinds

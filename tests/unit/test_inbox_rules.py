@@ -359,6 +359,26 @@ def test_r13_a_credit_with_the_contract_is_settled_by_what_brought_it_there(
     assert is_settled(inmail, kinds, denied=denied, answered_at=answered_at) == settled
 
 
+@pytest.mark.parametrize(
+    ("scheduled", "sent", "kinds", "settled"),
+    [
+        (1, 0, {"held"}, False),
+        (1, 0, {"held", "released"}, True),
+        (0, 0, set(), True),
+        (0, 1, set(), False),
+        (0, 1, {"charged"}, True),
+    ],
+)
+def test_r19_what_an_inmail_costs_when_sent_is_what_its_receipt_waits_for(
+    scheduled: int, sent: int, kinds: Any, settled: bool
+) -> None:
+    talk = Conversation()
+    statuses = (talk.status("scheduled", credit_cost=scheduled), talk.status("sent", after(hours=1), credit_cost=sent))
+    inmail = told(*statuses).inmails["inmail-1"]
+    assert inmail.credit_cost == sent
+    assert is_settled(inmail, kinds, denied=False, answered_at=None) == settled
+
+
 def test_r13_open_and_lapsed_credits() -> None:
     found = credits_at(
         [
