@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
@@ -178,8 +179,7 @@ class Projection:
         if state is not None:
             # The number tells the states apart that one event brings about when batches fall differently.
             effects.emit(THREAD_STATES, cause, state, at=cause.event.time, index=thread.state_number)
-            if cause.position.partition >= 0:  # what a dry run emits is sent nowhere
-                self._in_flight.sent(state)
+            effects.once_committed.append(partial(self._in_flight.sent, state))
 
 
 async def _save_ledger(tx: asyncpg.Connection, credit_events: Iterable[AnyIncoming]) -> None:

@@ -1,8 +1,9 @@
 """What a batch does besides a service's own tables. The kit stores it in the transaction that moves the position."""
 
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
 from prometheus_client import Counter as CounterMetric
 
@@ -42,12 +43,11 @@ class Effects:
         self._cause: AnyIncoming | None = None
         self.dead_letters: list[tuple[AnyIncoming, str, str]] = []
         self.parked: dict[Position, tuple[AnyIncoming, str]] = {}
-        self.released: list[Position] = []
-        self.results: Counter[tuple[str, str, str]] = Counter()
-        """Events by (topic, type, result), for the counter of events."""
+        self.released: dict[Position, AnyIncoming] = {}
         self.marks: dict[Position, str] = {}
         """The result of each record that was not simply accepted."""
-        self.tallies: list[tuple[CounterMetric, float]] = []
+        self.once_committed: list[Callable[[], object]] = []
+        """What is to be done in this process when the batch is committed: retries and dry runs must leave no trace."""
 
     def emit(
         self,
@@ -90,25 +90,22 @@ class Effects:
     def park(self, incoming: AnyIncoming, wait_key: str) -> None:
         """Keep a record until `release`, or until its time is over and it is dead-lettered as `ORPHANED`."""
         self.parked[incoming.position] = (incoming, wait_key)
-        self.count(incoming.position, incoming.event.type, "parked")
+        self.marks[incoming.position] = "parked"
 
     def release(self, incoming: AnyIncoming) -> None:
         """Say that a parked record was handled now."""
         if self.parked.pop(incoming.position, None) is None:
-            self.released.append(incoming.position)
+            self.released[incoming.position] = incoming
+        else:
+            del self.marks[incoming.position]
 
     def duplicate(self, incoming: AnyIncoming) -> None:
         """Count a repeat that the service itself recognised."""
-        self.count(incoming.position, incoming.event.type, "duplicate")
-
-    def count(self, position: Position, event_type: str, result: str) -> None:
-        """Count an event's result other than `accepted`."""
-        self.results[position.topic, event_type, result] += 1
-        self.marks[position] = result
+        self.marks[incoming.position] = "duplicate"
 
     def tally(self, counter: CounterMetric, amount: float = 1) -> None:
-        """Raise a metric of the service's own once the batch is committed: retries and dry runs must not count."""
-        self.tallies.append((counter, amount))
+        """Raise a metric of the service's own once the batch is committed."""
+        self.once_committed.append(partial(counter.inc, amount))
 
     def _rows(self, source: Position, topic: str) -> OutboxRows:
         # Topics joined by key share the partition and its owner, and what they cause for a key leaves in one order: so

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import asyncpg
 
-from shared.events import InvalidRecordError, content_hash, decode
+from shared.events import InvalidRecordError, content_hash
 from shared.metrics import Metrics
 from shared.postgres import acquire, is_fault, transaction
 from shared.settings import Settings
@@ -22,7 +22,7 @@ from shared.stream.effects import DeadLetter, Effects
 from shared.stream.inbox import BatchCutError, Candidate
 from shared.stream.offsets import LONG_AGO, Claim, FenceRejectedError, Move, TopicPartition, fence
 from shared.stream.outbox import OutboxRow, Publication
-from shared.stream.records import AnyIncoming, Incoming, Position, RawRecord
+from shared.stream.records import AnyIncoming, Decoded, Incoming, Position, RawRecord, Rejected, decoded
 from shared.topics import TOPICS
 from shared.topics import dead_letters as dead_letter_topic
 
@@ -61,19 +61,6 @@ class Handler(Protocol):
 
 Tidy = Callable[[asyncpg.Connection], Awaitable[bool]]
 """Deletes, once in a while and in a bounded step, what a service keeps for a time only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A record that is no valid event."""
-
-    record: RawRecord
-    error: InvalidRecordError
-    business: bytes | None = None
-    """The identity of its fact, where it is an event that could not be applied."""
-
-
-Decoded = AnyIncoming | Rejected
 
 
 @dataclass(slots=True)
@@ -151,12 +138,12 @@ class Processor:
             Exception: a fault of the database (`shared.postgres.is_fault`): call again.
 
         """
-        decoded = [
-            self._decode(r)
+        items = [
+            decoded(r)
             for r in records
             if r.position.offset >= claims[r.position.topic, r.position.partition].next_offset
         ]
-        return await self._attempt(decoded, claims) if decoded else []
+        return await self._attempt(items, claims) if items else []
 
     async def sweep(
         self,
@@ -181,7 +168,7 @@ class Processor:
 
     async def dry_run(self, records: Sequence[RawRecord]) -> Outcome:
         """What records would do, without a trace: the transaction is rolled back."""
-        batch = Batch([self._decode(r) for r in records], [])
+        batch = Batch([decoded(r) for r in records], [])
         await self._handler.prepare([d for d in batch.items if isinstance(d, Incoming)])
         async with acquire(self._pool) as connection:
             with suppress(_RolledBackError):
@@ -297,11 +284,13 @@ class Processor:
         dead: list[DeadLetter] = []
         expired = await self._expire(tx, batch.clocks)
         for incoming in expired:
-            effects.dead(
-                incoming, "ORPHANED", f"the fact it needs did not come in {self._settings.parked_seconds_max:.0f} s"
-            )
+            if isinstance(incoming, Incoming):
+                effects.dead(
+                    incoming, "ORPHANED", f"the fact it needs did not come in {self._settings.parked_seconds_max:.0f} s"
+                )
         rejected = [item for item in batch.items if isinstance(item, Rejected)]
         _cut_after_death(batch.items if rejected else ())
+        rejected += [item for item in expired if isinstance(item, Rejected)]
         await self._revive(tx, batch.items)
         living = await self._living(tx, [i for i in batch.items if isinstance(i, Incoming)], effects)
         accepted = await self._screen(tx, living, effects, dead)
@@ -311,11 +300,11 @@ class Processor:
         dead += [_dead_of(r) for r in rejected]
         # Remembered in any case, for what a repeat or a redriven one is; published by the topic's one owner.
         new = await dead_letters.store_dead_letters(tx, dead)
-        self._any_dead = self._any_dead or bool(dead)
+        self._saw_dead(any_dead=bool(dead))
         # But what this service alone cannot do is nobody else's letter.
         owned = {topic for topic, read in self._reads.items() if read.owns_dead_letters}
         kept = [d for d in new if d.record.position.topic in owned or d.reason == "PROCESSING_FAILED"]
-        self._count_unpublished(batch, effects, {d.record.position for d in dead} - {d.record.position for d in kept})
+        self._mark_unpublished(batch, effects, {d.record.position for d in dead} - {d.record.position for d in kept})
         rows = await outbox.store_outgoing(tx, effects.outgoing)
         rows += await self._store_dead(tx, kept)
         return Outcome(effects, rows, kept, self._results(batch, effects, kept))
@@ -325,7 +314,7 @@ class Processor:
     ) -> Sequence[AnyIncoming]:
         """Leave out repeats of dead letters, as `inmail replay` brings them; where the inbox screens, it knows them."""
         if self._any_dead is None:
-            self._any_dead = await dead_letters.any_known(tx)
+            self._saw_dead(any_dead=await dead_letters.any_known(tx))
         asked = [i for i in incomings if not (self._reads[i.position.topic].dedupe or i.redriven)]
         if not self._any_dead or not asked:
             return incomings
@@ -336,6 +325,10 @@ class Processor:
             if identities[incoming.position] in dead:
                 effects.duplicate(incoming)
         return living
+
+    def _saw_dead(self, *, any_dead: bool) -> None:
+        """Remember that there are dead letters; that there are none is older news than that another transaction's."""
+        self._any_dead = any_dead or bool(self._any_dead)
 
     async def _screen(
         self, tx: asyncpg.Connection, incomings: Sequence[AnyIncoming], effects: Effects, dead: list[DeadLetter]
@@ -372,12 +365,12 @@ class Processor:
         return [i for i in incomings if i.position.topic not in screened_topics or i.position in fresh]
 
     async def _settle(
-        self, tx: asyncpg.Connection, effects: Effects, dead: list[DeadLetter], expired: Sequence[AnyIncoming]
+        self, tx: asyncpg.Connection, effects: Effects, dead: list[DeadLetter], expired: Sequence[Decoded]
     ) -> None:
-        """Store what is parked, and free the identities of what the handler gave up."""
-        forget: list[bytes] = []
+        """Store what is parked, and free the identities of what was given up after it had been taken."""
+        forget = [_identity_of(item)[0] for item in expired if isinstance(item, Rejected)]
         released = list(effects.released)
-        gone = {i.position for i in expired}
+        gone = {_record(item).position for item in expired}
         for incoming, reason, detail in effects.dead_letters:
             c = _candidate(incoming)
             dead.append(DeadLetter(incoming.raw, reason, detail, c.identity, c.content_hash, c.business))
@@ -393,7 +386,7 @@ class Processor:
             expiry = incoming.timestamp + timedelta(seconds=self._settings.parked_seconds_max)
             self._next_expiry[slot] = min(self._next_expiry.get(slot, expiry), expiry)
 
-    async def _expire(self, tx: asyncpg.Connection, clocks: Mapping[TopicPartition, datetime]) -> list[AnyIncoming]:
+    async def _expire(self, tx: asyncpg.Connection, clocks: Mapping[TopicPartition, datetime]) -> list[Decoded]:
         due = [(*slot, clock) for slot, clock in clocks.items() if clock >= self._next_expiry.get(slot, LONG_AGO)]
         if not due:
             return []
@@ -429,21 +422,6 @@ class Processor:
 
     # Pieces
 
-    def _decode(self, record: RawRecord) -> Decoded:
-        try:
-            event = decode(record.value, key=record.key, headers=record.headers, topic=record.position.topic)
-        except InvalidRecordError as error:
-            return Rejected(record, error)
-        return Incoming(
-            record.position,
-            record.timestamp,
-            event,
-            record.key or b"",
-            record.value or b"",
-            record.headers,
-            record.redriven if record.headers else False,
-        )
-
     def _batch(self, items: Sequence[Decoded], claims: Mapping[TopicPartition, Claim]) -> Batch:
         ends: dict[TopicPartition, int] = {}
         oldest: dict[TopicPartition, datetime] = {}
@@ -476,29 +454,24 @@ class Processor:
             return False
         return (incoming.event.time - incoming.timestamp).total_seconds() > self._settings.clock_skew_seconds_max
 
-    def _count_unpublished(self, batch: Batch, effects: Effects, positions: AbstractSet[Position]) -> None:
-        """Count records that are not accepted and make no letter: dead before, or another reader's dead letter."""
+    def _mark_unpublished(self, batch: Batch, effects: Effects, positions: AbstractSet[Position]) -> None:
+        """Mark records that are not accepted and make no letter: dead before, or another reader's dead letter."""
         for item in batch.items if positions else ():
             position = _record(item).position
             if position in positions:
-                result = "duplicate" if self._reads[position.topic].owns_dead_letters else "ignored"
-                effects.count(position, item.event.type if isinstance(item, Incoming) else "invalid", result)
+                effects.marks[position] = "duplicate" if self._reads[position.topic].owns_dead_letters else "ignored"
 
     def _results(self, batch: Batch, effects: Effects, kept: Sequence[DeadLetter]) -> Counter[tuple[str, str, str]]:
-        """Events by (topic, type, result)."""
-        results: Counter[tuple[str, str, str]] = Counter(effects.results)
-        events = [item for item in batch.items if isinstance(item, Incoming)]
-        for (topic, event_type), count in Counter([(i.position.topic, i.event.type) for i in events]).items():
-            results[topic, event_type, "accepted"] += count
-        types: dict[Position, str] = {i.position: i.event.type for i in events} if kept else {}
-        for (topic, event_type, _), count in effects.results.items():
-            results[topic, event_type, "accepted"] -= count
-        for d in kept:
-            event_type = types.get(d.record.position, "invalid")
-            results[d.record.position.topic, event_type, "dead_letter"] += 1
-            if d.record.position in types:
-                results[d.record.position.topic, event_type, "accepted"] -= 1
-        return +results
+        """Events by (topic, type, result): each record of the batch, and each that waits no longer."""
+        types = {position: i.event.type for position, i in effects.released.items() if position not in effects.parked}
+        results = dict.fromkeys(types, "accepted")
+        for item in batch.items:
+            position = _record(item).position
+            types[position] = item.event.type if isinstance(item, Incoming) else "invalid"
+            results[position] = effects.marks.get(position, "accepted")
+        types |= {incoming.position: incoming.event.type for incoming, _, _ in effects.dead_letters}
+        results |= {d.record.position: "dead_letter" for d in kept}
+        return Counter((p.topic, types.get(p, "invalid"), result) for p, result in results.items())
 
     def _observe(self, batch: Batch, outcome: Outcome, seconds: float) -> None:
         metrics = self._metrics
@@ -506,8 +479,8 @@ class Processor:
             metrics.events.labels(self._service, topic, event_type, result).inc(count)
             if result == "duplicate":
                 metrics.duplicates.inc(count)
-        for counter, amount in outcome.effects.tallies:
-            counter.inc(amount)
+        for action in outcome.effects.once_committed:
+            action()
         for d in outcome.dead:
             metrics.dead_letters.labels(d.record.position.topic, d.reason).inc()
         if not batch.items:

@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import orjson
 
-from shared.events import Event, EventData, Headers
+from shared.events import Event, EventData, Headers, InvalidRecordError, decode
 
 Header = tuple[str, bytes | None]
 
@@ -74,6 +74,36 @@ class Incoming(Generic[D_co]):
 
 
 AnyIncoming = Incoming[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that is no valid event."""
+
+    record: RawRecord
+    error: InvalidRecordError
+    business: bytes | None = None
+    """The identity of its fact, where it is an event that could not be applied."""
+
+
+Decoded = AnyIncoming | Rejected
+
+
+def decoded(record: RawRecord) -> Decoded:
+    """Read a record's event."""
+    try:
+        event = decode(record.value, key=record.key, headers=record.headers, topic=record.position.topic)
+    except InvalidRecordError as error:
+        return Rejected(record, error)
+    return Incoming(
+        record.position,
+        record.timestamp,
+        event,
+        record.key or b"",
+        record.value or b"",
+        record.headers,
+        record.redriven if record.headers else False,
+    )
 
 
 class Arrived(Protocol):

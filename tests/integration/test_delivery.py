@@ -520,5 +520,25 @@ async def test_a_released_record_is_no_longer_parked(harness: Harness) -> None:
     assert await harness.fetch("SELECT * FROM parked") == []
 
 
+async def test_a_record_is_counted_when_it_begins_to_wait_and_when_it_waits_no_longer(harness: Harness) -> None:
+    waiting = [reply(name, "wait", thread_id="t") for name in ("a", "b")]
+    await harness.feed(MESSAGING_EVENTS, *waiting, reply("c", thread_id="another"))
+    assert Counter(result for *_, result in harness.results) == {"parked": 2, "accepted": 1}
+    harness.results.clear()
+    await harness.feed(MESSAGING_EVENTS, reply("d", thread_id="t"))
+    assert Counter(result for *_, result in harness.results) == {"accepted": 3}
+
+
+async def test_r21_what_can_no_longer_be_read_blames_nobody_and_ends_as_a_dead_letter(harness: Harness) -> None:
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    await harness.feed(MESSAGING_EVENTS, reply("a", "wait", at=at), timestamp=at)
+    await harness.fetch("""UPDATE parked SET value = replace(encode(value, 'escape'), '"wait"', '7')::bytea""")
+    await harness.feed(MESSAGING_EVENTS, reply("b", at=at), timestamp=at)
+    assert (handler_of(harness).seen, harness.dead) == (["b"], [])
+    await harness.expire(at + timedelta(hours=25))
+    assert await harness.dead_reasons() == ["INVALID_EVENT"]
+    assert await harness.fetch("SELECT FROM parked") == []
+
+
 def replace_claim(held: Claim) -> Claim:
     return replace(held)

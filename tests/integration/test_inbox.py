@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
+from unittest.mock import AsyncMock
 from urllib.parse import quote
 
 import httpx
@@ -20,6 +21,7 @@ from services.inbox.service import SPEC
 from services.inbox.validation import Validator
 from services.ingestion.service import SPEC as INGESTION
 from shared.events import Candidate, ClassificationRequestedV1, Event, decode, encode, to_instant
+from shared.stream import outbox
 from shared.stream.dry_run import dry_run_route
 from shared.testing.builders import (
     START,
@@ -271,6 +273,21 @@ async def test_an_older_state_written_last_is_corrected(inbox: Inbox) -> None:
     (again,) = await inbox.harness.feed(THREAD_STATES, older)
     assert again.data == newer.data
     assert await inbox.harness.feed(THREAD_STATES, again) == []
+
+
+async def test_an_older_state_is_corrected_though_a_newer_one_was_rolled_back(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = Conversation()
+    (older,) = await inbox.talk(talk.status())
+    (newer,) = await inbox.talk(talk.reply())
+    await inbox.harness.feed(THREAD_STATES, older, newer)
+    monkeypatch.setattr(outbox, "store_outgoing", AsyncMock(side_effect=ValueError))
+    with pytest.raises(ValueError):  # noqa: PT011  ours
+        await inbox.talk(talk.reply(reply_id="r2"))
+    monkeypatch.undo()
+    (again,) = await inbox.harness.feed(THREAD_STATES, older)
+    assert again.data == newer.data
 
 
 async def test_an_older_state_is_corrected_after_a_restart(database: str) -> None:

@@ -1,5 +1,6 @@
 """Ingestion on a real Postgres: what it keeps between batches is all it needs, and it keeps names in one place."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -237,6 +238,11 @@ async def test_plans_go_by_keys_before_a_table_was_ever_analysed(ingestion: Harn
     plan = "\n".join(row[0] for row in rows)
     assert "Index" in plan
     assert "Seq Scan" not in plan
+
+
+async def test_what_waits_for_a_later_record_of_its_batch_is_counted_as_accepted(ingestion: Harness) -> None:
+    await feed(ingestion, reply(choice="not_interested"), sent())
+    assert Counter(result for *_, result in ingestion.results) == {"accepted": 2}
 
 
 async def test_a_dry_run_tells_what_a_record_sets_free(ingestion: Harness) -> None:
