@@ -1,11 +1,13 @@
 """What tests share: one real Kafka and one real Postgres for the whole run, started only when a test asks for them."""
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from deploy.local.kafka import EmbeddedKafka
+from deploy.local.maven import REPOSITORY_VARIABLE
 from deploy.local.postgres import EmbeddedPostgres
 from deploy.local.stack import LocalStack
 from deploy.local.variables import KAFKA_VARIABLE, POSTGRES_VARIABLE
@@ -15,6 +17,10 @@ from shared.testing.topics import empty_topics
 
 TOGETHER = ("e2e", "faults", "integration")
 """Each of these folders is worked by one process, as its tests share servers or want a machine's strength."""
+
+# README tells users to export the addresses of their own servers: tests would empty topics and kill what runs there.
+for _name in [name for name in os.environ if name.startswith("INMAIL_") and name != REPOSITORY_VARIABLE]:
+    del os.environ[_name]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
