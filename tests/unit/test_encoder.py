@@ -1,6 +1,7 @@
 """The encoder: how texts become pieces and vectors, and that a text's scores are its own."""
 
 import os
+import subprocess
 import sys
 from array import array
 from concurrent.futures import ThreadPoolExecutor
@@ -201,3 +202,12 @@ def test_letters_that_look_alike_mean_the_same() -> None:
 
 def test_no_texts_have_no_meanings() -> None:
     assert [len(scores) for scores in meanings(ENCODER, [])] == [0, 0]
+
+
+def test_the_network_s_library_reports_nothing(tmp_path: Path) -> None:
+    """Where it does, it begins with an identity and a store of reports in the user's folders."""
+    program = f"from services.classification.model.encoder import Encoder\nEncoder({str(ARTEFACT / NETWORK_FILE)!r})"
+    # Nothing of our own environment, which may have turned it off.
+    environment = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)  # noqa: S603  ours
+    assert list(tmp_path.rglob("*")) == []

@@ -8,6 +8,7 @@ another's length.
 
 import json
 import math
+import os
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from functools import lru_cache
@@ -17,6 +18,9 @@ from threading import Lock
 from typing import Final, TypeVar
 
 import numpy as np
+
+# Before it is imported, or it reports its use to its maker and leaves an identity of this machine in the user's cache.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 from services.classification.model.pretrained import WIDTH, Vectors, pretrained
