@@ -1,7 +1,9 @@
 """What tests share: one real Kafka and one real Postgres for the whole run, started only when a test asks for them."""
 
 import os
-from collections.abc import AsyncIterator
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in TOGETHER:
             item.add_marker(pytest.mark.xdist_group(folder))
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder that another account may pass through; pytest's own are closed, which another test covers."""
+    path = Path(tempfile.mkdtemp(prefix="inmail-test-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
 
 
 # Each server alone: a test that needs no broker does not wait for one. Naming a server as external leaves it out.

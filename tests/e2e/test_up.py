@@ -20,6 +20,7 @@ from deploy.local.system import ROOT
 from services.classification.model import corpus
 from services.classification.model.classifier import ARTEFACT, MANIFEST_FILE
 from shared.testing import builders
+from shared.testing.processes import none_left
 from shared.topics import CONTRACT_EVENTS, MESSAGING_EVENTS
 
 _START_SECONDS_MAX = 120
@@ -268,27 +269,14 @@ async def test_r29_a_correction_posts_nothing_and_becomes_an_example_and_a_new_m
 
 
 async def test_data_is_kept_and_no_process_is_left(tmp_path: Path) -> None:
-    first = await start(tmp_path / "state")
-    thread = await answered_thread(first, "kept")
-    await first.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
-    assert await stop(first) == 0
-    assert processes_that_mention(str(tmp_path)) == []
-    second = await start(tmp_path / "state")
-    try:
-        await second.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
-    finally:
-        assert await stop(second) == 0
-    assert processes_that_mention(str(tmp_path)) == []
-
-
-def processes_that_mention(text: str) -> list[str]:
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if text in command:
-                found.append(command)
-    return found
+    async with none_left():
+        first = await start(tmp_path / "state")
+        thread = await answered_thread(first, "kept")
+        await first.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
+        assert await stop(first) == 0
+    async with none_left():
+        second = await start(tmp_path / "state")
+        try:
+            await second.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
+        finally:
+            assert await stop(second) == 0

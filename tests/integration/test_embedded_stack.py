@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,15 +33,6 @@ from deploy.local.variables import KAFKA_VARIABLE, POSTGRES_VARIABLE
 TOPIC = "stack.test"
 ROOT = Path(__file__).parents[2]
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """A folder that another account may pass through; pytest's own are closed, which another test covers."""
-    path = Path(tempfile.mkdtemp(prefix="inmail-test-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="module")
