@@ -97,8 +97,8 @@ async def stop(up: Up) -> int:
 
 
 @pytest.fixture(scope="module")
-async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Up]:
-    running = await start(tmp_path_factory.mktemp("up"))
+async def up(folder: Path) -> AsyncIterator[Up]:
+    running = await start(folder / "up")
     yield running
     await stop(running)
 
@@ -268,14 +268,15 @@ async def test_r29_a_correction_posts_nothing_and_becomes_an_example_and_a_new_m
     await up.inmail("shadow", str(tmp_path), expect=1)
 
 
-async def test_data_is_kept_and_no_process_is_left(tmp_path: Path) -> None:
+async def test_data_is_kept_and_no_process_is_left(folder: Path) -> None:
     async with none_left():
-        first = await start(tmp_path / "state")
+        first = await start(folder / "state")
         thread = await answered_thread(first, "kept")
         await first.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
         assert await stop(first) == 0
+    assert (folder / "state" / "postgres" / "pgdata").exists(), "it lies elsewhere, where nobody removes it"
     async with none_left():
-        second = await start(tmp_path / "state")
+        second = await start(folder / "state")
         try:
             await second.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
         finally:
