@@ -32,9 +32,15 @@ async def test_the_demo_holds_and_leaves_nothing_behind(folder: Path) -> None:
             cwd=ROOT,
             env=os.environ | {"TMPDIR": str(folder)},
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
         )
-        output, _ = await asyncio.wait_for(demo.communicate(), SECONDS_MAX)
+        try:
+            output, errors = await asyncio.wait_for(demo.communicate(), SECONDS_MAX)
+        finally:
+            if demo.returncode is None:
+                demo.kill()
+                await demo.wait()
+    assert output, errors.decode()
     told = json.loads(output)
     assert [line for line in told["account"] if not line["ok"]] == []
     assert (demo.returncode, told["ok"], len(told["stories"])) == (0, True, 6)

@@ -5,9 +5,9 @@ import base64
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,14 @@ from shared.topics import CONTRACT_EVENTS, MESSAGING_EVENTS
 
 _START_SECONDS_MAX = 120
 _WAIT_SECONDS_MAX = 60
+_SAID_CHARS_MAX = 4_000
 _POLL_SECONDS = 0.1
 
 
 @dataclass(slots=True)
 class Up:
-    """A running `inmail up`: its process and the addresses it printed."""
+    """A running `inmail up`, by the addresses it printed."""
 
-    process: asyncio.subprocess.Process
     addresses: dict[str, Any]
 
     async def inmail(self, *arguments: str, expect: int = 0) -> str:
@@ -78,29 +78,36 @@ class Up:
                     await asyncio.sleep(_POLL_SECONDS)
 
 
-async def start(state: Path) -> Up:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "deploy.cli", "up", "--json", "--state", str(state)),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+@asynccontextmanager
+async def started(state: Path) -> AsyncIterator[Up]:
+    """Run `inmail up` for the block and stop it as an operator does; when anything fails it is killed."""
+    said = state.with_name(f"{state.name}.stderr")
+    with said.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "deploy.cli", "up", "--json", "--state", str(state)),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+        )
     assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS_MAX)
-    return Up(process, json.loads(line))
-
-
-async def stop(up: Up) -> int:
-    if up.process.returncode is None:
-        up.process.send_signal(signal.SIGTERM)
-    return await asyncio.wait_for(up.process.wait(), _WAIT_SECONDS_MAX)
+    try:
+        line = b""
+        with suppress(TimeoutError):
+            line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS_MAX)
+        assert line, f"inmail up printed no addresses:\n{said.read_text()[-_SAID_CHARS_MAX:]}"
+        yield Up(json.loads(line))
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), _WAIT_SECONDS_MAX) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @pytest.fixture(scope="module")
 async def up(folder: Path) -> AsyncIterator[Up]:
-    running = await start(folder / "up")
-    yield running
-    await stop(running)
+    async with started(folder / "up") as running:
+        yield running
 
 
 async def answered_thread(up: Up, name: str) -> str:
@@ -269,15 +276,9 @@ async def test_r29_a_correction_posts_nothing_and_becomes_an_example_and_a_new_m
 
 
 async def test_data_is_kept_and_no_process_is_left(folder: Path) -> None:
-    async with none_left():
-        first = await start(folder / "state")
-        thread = await answered_thread(first, "kept")
-        await first.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
-        assert await stop(first) == 0
+    async with none_left(), started(folder / "state") as up:
+        thread = await answered_thread(up, "kept")
+        await up.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
     assert (folder / "state" / "postgres" / "pgdata").exists(), "it lies elsewhere, where nobody removes it"
-    async with none_left():
-        second = await start(folder / "state")
-        try:
-            await second.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
-        finally:
-            assert await stop(second) == 0
+    async with none_left(), started(folder / "state") as up:
+        await up.until(f"/v1/threads/{thread}", lambda t: "accepted" in json.dumps(t))
