@@ -14,18 +14,30 @@ from typing import Any
 
 import httpx
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.commands.records import reader, records_between
 from deploy.local.system import ROOT
+from deploy.verifier import Target
+from deploy.verifier.drain import drained
 from services.classification.model import corpus
 from services.classification.model.classifier import ARTEFACT, MANIFEST_FILE
 from shared.testing import builders
 from shared.testing.processes import none_left
-from shared.topics import CONTRACT_EVENTS, MESSAGING_EVENTS
+from shared.topics import (
+    CONTRACT_EVENTS,
+    CREDIT_EVENTS,
+    MESSAGING_EVENTS,
+    NOTIFICATION_REQUESTS,
+    OUTCOME_EVENTS,
+    TOPICS,
+)
 
 _START_SECONDS_MAX = 120
 _WAIT_SECONDS_MAX = 60
 _SAID_CHARS_MAX = 4_000
+_DERIVED = (OUTCOME_EVENTS, NOTIFICATION_REQUESTS, CREDIT_EVENTS)
 _POLL_SECONDS = 0.1
 
 
@@ -66,6 +78,26 @@ class Up:
     async def letters(self, service: str) -> list[dict[str, Any]]:
         """A service's dead letters."""
         return list(json.loads(await self.inmail("dlq", "list", "--service", service, "--json")))
+
+    async def at_rest(self) -> None:
+        """Wait until everything was read, and everything published and known to be."""
+        target = Target(self.addresses["kafka"], self.addresses["postgres"], self.addresses["services"])
+        await drained(target, seconds_max=_WAIT_SECONDS_MAX)
+
+    async def published(self, *topics: str) -> list[dict[str, Any]]:
+        """All events that stand on the topics, repeats included."""
+        slots = [TopicPartition(topic, number) for topic in topics for number in range(TOPICS[topic].partitions)]
+        async with reader(self.addresses["kafka"], client_id="test") as consumer:
+            ends = await consumer.end_offsets(slots)
+            parts = records_between(consumer, dict.fromkeys(slots, 0), ends)
+            return [json.loads(record.value) async for _, records in parts for record in records]
+
+    async def events_total(self, service: str) -> float:
+        """How many events a service has counted, whatever became of them."""
+        async with httpx.AsyncClient(base_url=self.addresses["services"][service]) as client:
+            metrics = (await client.get("/metrics")).text
+        (family,) = [each for each in text_string_to_metric_families(metrics) if each.name == "inmail_events"]
+        return sum(sample.value for sample in family.samples)
 
     async def until(self, path: str, holds: Any) -> Any:
         """Ask the inbox until its answer is as wanted."""
@@ -207,13 +239,25 @@ async def test_a_replay_of_a_topic_that_a_service_never_read_is_refused(up: Up) 
 
 async def test_a_replay_changes_nothing(up: Up) -> None:
     thread = await answered_thread(up, "replayed")
-    before = await up.until("/v1/contracts/contract-replayed/credits/entries", lambda c: "returned" in json.dumps(c))
+    entries = await up.until("/v1/contracts/contract-replayed/credits/entries", lambda c: "returned" in json.dumps(c))
+    await up.at_rest()
+    before = {event["id"] for event in await up.published(*_DERIVED)}
     for service in ("ingestion", "classification", "credits", "notification", "inbox"):
+        counted = await up.events_total(service)
         moved = json.loads(await up.inmail("replay", "--consumer", service, "--from-oldest", "--json"))["moved"]
         assert {move["after"] for move in moved} == {0}
+        again = sum(move["before"] - move["after"] for move in moved)
+        async with asyncio.timeout(_WAIT_SECONDS_MAX):
+            while await up.events_total(service) < counted + again:  # noqa: ASYNC110  it sends no word of it
+                await asyncio.sleep(_POLL_SECONDS)
     await answered_thread(up, "after-replay")
     await up.until("/v1/contracts/contract-after-replay/credits", lambda c: c["returned"] == 1)
-    assert await up.until("/v1/contracts/contract-replayed/credits/entries", lambda _: True) == before
+    await up.at_rest()
+    after = await up.published(*_DERIVED)
+    assert len({event["id"] for event in after}) == len(after)
+    new = {event["subject"] for event in after if event["id"] not in before}
+    assert new == {"contract-after-replay", "seat-after-replay", "thread-after-replay"}
+    assert await up.until("/v1/contracts/contract-replayed/credits/entries", lambda _: True) == entries
     state = await up.until(f"/v1/threads/{thread}", lambda _: True)
     assert "accepted" in json.dumps(state)
 
