@@ -166,6 +166,13 @@ async def test_a_reply_becomes_outcome_notification_and_credit(up: Up) -> None:
     assert "accepted" in json.dumps(state)
     balance = await up.until("/v1/contracts/contract-main/credits", lambda c: c["returned"] == 1)
     assert balance["open"] == 0
+    receipt = await up.until("/v1/inmails/inmail-main/receipt", lambda r: r["notifications"])
+    (told,) = receipt["notifications"]
+    assert (told["channel"], told["recipient"]["seat_id"]) == ("in_thread", "seat-main")
+    (said,) = [event for event in await up.published(NOTIFICATION_REQUESTS) if event["id"] == told["id"]]
+    assert said["data"]["text"] == (
+        "Candidate Ada is interested in starting a conversation. Please follow up soon to continue the conversation."
+    )
 
 
 async def test_bad_input_is_listed_shown_and_sent_back(up: Up) -> None:
