@@ -19,6 +19,8 @@ COMMANDS = {
     "bench": "Measure throughput, latency and memory",
 }
 PROBLEM_EXIT_CODE = 1
+VERSION = "0.1.0"
+"""That of pyproject.toml, which the container image does not hold: there the project is not installed."""
 
 
 class _LazyGroup(click.Group):
@@ -48,7 +50,7 @@ def _present() -> dict[str, str]:
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="inmail-responses")
+@click.version_option(VERSION)
 def cli() -> None:
     """InMail Responses: what candidates reply becomes outcomes, notifications, credits and an awaiting-reply folder."""
 

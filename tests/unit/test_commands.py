@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 from deploy import cli
 from deploy.commands import classify, dlq
 from deploy.local.java import ARCHIVES_MAX, JavaProgram
+from deploy.local.system import ROOT
 
 
 def test_a_container_lists_no_command_that_it_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +24,15 @@ def test_a_container_lists_no_command_that_it_does_not_have(monkeypatch: pytest.
     assert set(cli.COMMANDS) - set(cli.cli.list_commands(context)) == {"doctor"}
     assert cli.cli.get_command(context, "doctor") is None
     assert cli.cli.get_command(context, "topics") is not None
+
+
+def test_the_version_is_known_where_the_project_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", unknown)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert CliRunner().invoke(cli.cli, ["--version"]).output.endswith(f" {version}\n")
 
 
 def test_checkouts_leave_each_other_their_class_archives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
