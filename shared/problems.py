@@ -82,6 +82,19 @@ def not_started(waiting_for: str | None) -> ProblemError:
     )
 
 
+def busy(connections_max: int, wait_ms: int) -> ProblemError:
+    """Other requests hold all the connections that requests may hold."""
+    return ProblemError(
+        503,
+        "busy",
+        "Busy",
+        detail=f"No connection came free in {wait_ms} ms (INMAIL_HTTP_WAIT_MS): other requests hold all "
+        f"{connections_max} (INMAIL_HTTP_CONNECTIONS_MAX).",
+        cure="Try again in a moment.",
+        headers={"Retry-After": "1"},
+    )
+
+
 def answering(endpoint: Endpoint) -> Endpoint:
     """Turn an endpoint's errors into problems; what is nobody's fault but ours is logged without the request."""
 

@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     """A consumer that has lag and receives nothing for so long is deaf: it is closed and opened anew."""
 
     pool_connections_max: int = Field(6, ge=3)
+    http_connections_max: int = Field(3, ge=1)
+    """So many of them may HTTP requests hold at once; the loop's lanes and its publisher have the others."""
+    http_wait_ms: int = Field(2_000, ge=0)
+    """A request that gets none of them for so long is answered with 503."""
     connect_timeout_ms: int = 5_000
     statement_timeout_ms: int = 8_000
     lock_timeout_ms: int = 2_000
@@ -84,4 +88,17 @@ class Settings(BaseSettings):
                     f"({self.session_timeout_ms}): lower the first or raise the second"
                 )
                 raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _loop_keeps_its_connections(self) -> "Settings":
+        """Each lane and the publisher must find a connection however many requests there are."""
+        wanted = self.lanes + 1 + self.http_connections_max
+        if wanted > self.pool_connections_max:
+            message = (
+                f"INMAIL_POOL_CONNECTIONS_MAX is {self.pool_connections_max}, but must be at least {wanted}: one for "
+                f"each of INMAIL_LANES ({self.lanes}), one to publish, and INMAIL_HTTP_CONNECTIONS_MAX "
+                f"({self.http_connections_max}): raise the first or lower another"
+            )
+            raise ValueError(message)
         return self

@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
 
 from services.ingestion.service import SPEC, IngestionHandler
+from shared.bulkhead import Bulkhead
 from shared.events import decode
 from shared.health import Health
 from shared.metrics import Metrics
@@ -68,7 +69,7 @@ class Hop:
 
     def __init__(self, pool: asyncpg.Pool, settings: Settings) -> None:
         self.pool = pool
-        self._handler = IngestionHandler(Resources(SPEC.name, settings, Metrics(SPEC.name), pool))
+        self._handler = IngestionHandler(Resources(SPEC.name, settings, Metrics(SPEC.name), pool, Bulkhead(settings)))
 
     async def apply(self, incomings: Sequence[AnyIncoming], *, dedupe: bool) -> list[OutboxRow]:
         """One transaction: first sightings only where `dedupe`, the handler's effects, and what is to be published."""

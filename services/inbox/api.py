@@ -22,7 +22,6 @@ from services.inbox.routing import EncodedRoute, anything_else, path_id
 from services.inbox.validation import EVENT_BYTES_MAX, Validator
 from shared.bodies import bounded_body
 from shared.events import Choice, ThreadStatus
-from shared.postgres import acquire, transaction
 from shared.stream.service import Resources
 from shared.templates import LOCALES, render
 
@@ -59,7 +58,7 @@ class Api:
         if name not in FOLDERS:
             raise unknown_folder(name, FOLDERS)
         limit, after = parameters.limit(request), parameters.place(request)
-        async with acquire(self._resources.pool) as connection:
+        async with self._resources.connection() as connection:
             # One row more than is shown tells whether there is another page.
             rows = await queries.folder(connection, seat_id, status=FOLDERS[name], after=after, limit=limit + 1)
         last = rows[limit - 1] if len(rows) > limit else None
@@ -81,7 +80,7 @@ class Api:
     async def smart_replies(self, request: Request) -> Response:
         """`GET /v1/threads/{thread_id}/smart-replies`."""
         thread_id = path_id(request, "thread_id")
-        async with acquire(self._resources.pool) as connection:
+        async with self._resources.connection() as connection:
             thread = await queries.thread(connection, thread_id)
         if thread is None:
             raise not_found("thread", thread_id)
@@ -118,7 +117,7 @@ class Api:
         """`GET /v1/contracts/{contract_id}/credits/entries`."""
         contract_id = path_id(request, "contract_id")
         limit, after_number = parameters.limit(request), parameters.number(request)
-        async with acquire(self._resources.pool) as connection:
+        async with self._resources.connection() as connection:
             rows = await queries.entries(connection, contract_id, after_number=after_number, limit=limit + 1)
         cursor = parameters.number_cursor(rows[limit - 1].entry_number) if len(rows) > limit else None
         return _page([views.entry_view(row) for row in rows[:limit]], cursor)
@@ -126,7 +125,7 @@ class Api:
     async def response_rate(self, request: Request) -> Response:
         """`GET /v1/seats/{seat_id}/response-rate`."""
         seat_id, as_of = path_id(request, "seat_id"), parameters.as_of(request)
-        async with acquire(self._resources.pool) as connection:
+        async with self._resources.connection() as connection:
             months = await queries.months(connection, seat_id, as_of)
         return JsonResponse(views.rates_view(seat_id, as_of, response_rates(months)))
 
@@ -134,7 +133,7 @@ class Api:
         """`POST /v1/threads/{thread_id}/outcome`."""
         thread_id = path_id(request, "thread_id")
         wanted = await parameters.correction(request)
-        async with transaction(self._resources.pool) as tx:
+        async with self._resources.connection() as tx, tx.transaction():
             command_id, rows = await request_correction(tx, thread_id, wanted, parameters.now())
         try:
             await self._resources.publish(rows)
@@ -154,7 +153,7 @@ class Api:
     async def _snapshot(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection whose statements all see the same instant."""
         async with (
-            acquire(self._resources.pool) as connection,
+            self._resources.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             yield connection

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shared.bodies import parsed_body, unprocessable
+from shared.bulkhead import Bulkhead
 from shared.events import encode
 from shared.problems import answering, not_started
 from shared.stream.processor import Outcome, Processor
@@ -37,7 +38,7 @@ class DryRunRequest(BaseModel):
     records: tuple[DryRunRecord, ...]
 
 
-def dry_run_route(processor: Callable[[], Processor | None]) -> Route:
+def dry_run_route(processor: Callable[[], Processor | None], bulkhead: Bulkhead) -> Route:
     """The route; `processor` gives the one at work, or None while the service waits for its dependencies."""
 
     async def dry_run(request: Request) -> Response:
@@ -59,7 +60,8 @@ def dry_run_route(processor: Callable[[], Processor | None]) -> Route:
             )
             for offset, r in enumerate(wanted.records)
         ]
-        outcome = await active.dry_run(records)
+        async with bulkhead.place():
+            outcome = await active.dry_run(records)
         causes = _causes(records, outcome)
         return JSONResponse({"results": [_result(record, outcome, causes) for record in records]})
 

@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,10 +22,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from shared.bulkhead import Bulkhead
 from shared.health import Health, health_routes
 from shared.logging import setup_logging
 from shared.metrics import Metrics
-from shared.postgres import create_pool, is_fault, retry_until
+from shared.postgres import acquire, create_pool, is_fault, retry_until
 from shared.problems import method_not_allowed, not_started, unknown_path
 from shared.settings import Settings
 from shared.stream.consumer import DeafConsumerError, StreamConsumer
@@ -52,7 +53,14 @@ class Resources:
     settings: Settings
     metrics: Metrics
     pool: asyncpg.Pool
+    bulkhead: Bulkhead
     publisher: Publisher | None = None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """One of the pool's connections, for an HTTP request."""
+        async with self.bulkhead.place(), acquire(self.pool) as connection:
+            yield connection
 
     async def publish(self, rows: Sequence[OutboxRow]) -> None:
         """Publish rows that an HTTP request has committed; without a broker they leave later."""
@@ -111,8 +119,9 @@ class ServiceProcess:
 
     async def run(self) -> None:
         """Serve HTTP from the first moment, and work until stopped."""
+        bulkhead = Bulkhead(self.settings)
         app = Starlette(
-            routes=[*health_routes(self.health, self.metrics), dry_run_route(lambda: self.processor)],
+            routes=[*health_routes(self.health, self.metrics), dry_run_route(lambda: self.processor, bulkhead)],
             exception_handlers={HTTPException: self._refuse},
         )
         app.router.redirect_slashes = False  # a path is what it is
@@ -136,7 +145,7 @@ class ServiceProcess:
                 stopping=self.stopping.is_set,
             )
             try:
-                resources = Resources(self.spec.name, self.settings, self.metrics, pool)
+                resources = Resources(self.spec.name, self.settings, self.metrics, pool, bulkhead)
                 handler = self.spec.handler(resources)
                 app.router.routes.extend(self.spec.routes(resources))
                 self._serving = True

@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 
+from shared.bulkhead import Bulkhead
 from shared.events import STRUCTURED_HEADERS, Event, Headers, encode
 from shared.metrics import Metrics
 from shared.postgres import create_pool, transaction
@@ -39,7 +40,7 @@ class Harness:
         """Connect with the service's schema; `overrides` are settings."""
         settings = Settings(postgres_dsn=dsn, **overrides)
         pool = await create_pool(settings, service=spec.name)
-        resources = Resources(spec.name, settings, Metrics(spec.name), pool)
+        resources = Resources(spec.name, settings, Metrics(spec.name), pool, Bulkhead(settings))
 
         async def publish(_: Publication) -> None:
             """Nothing to publish to: the outcome carries what was emitted."""

@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 
 from deploy.prometheus.tool import ToolMissingError, find
 from services.classification.model.classifier import Classifier
+from shared.bulkhead import Bulkhead
 from shared.events.event import Reason
 from shared.health import Health, health_routes
 from shared.metrics import Metrics
@@ -103,7 +104,7 @@ def exposed_by(service: str) -> dict[str, set[str]]:
     metrics = Metrics(service)
     spec = importlib.import_module(f"services.{service}.service").SPEC
     with patch.object(Classifier, "load"):  # it takes seconds, and brings no metric
-        spec.handler(Resources(service, Settings(), metrics, cast("asyncpg.Pool", None)))
+        spec.handler(Resources(service, Settings(), metrics, cast("asyncpg.Pool", None), Bulkhead(Settings())))
     found: dict[str, set[str]] = {}
     for collector in metrics.registry._collector_to_names:
         labels = set(getattr(collector, "_labelnames", ()))

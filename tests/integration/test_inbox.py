@@ -1,5 +1,6 @@
 """The inbox on a real Postgres and over HTTP."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from jsonschema import Draft202012Validator
 from starlette.applications import Starlette
 
 from services.credits.service import SPEC as CREDITS
-from services.inbox import openapi
+from services.inbox import openapi, queries
 from services.inbox.api import routes
 from services.inbox.service import SPEC
 from services.inbox.validation import Validator
@@ -111,12 +112,13 @@ async def inbox(database: str) -> AsyncIterator[Inbox]:
 
 
 class open_inbox:  # noqa: N801  used as a function
-    def __init__(self, database: str, validator: Validator | None = None) -> None:
+    def __init__(self, database: str, validator: Validator | None = None, **overrides: Any) -> None:
         self._database = database
         self._validator = validator
+        self._overrides = overrides
 
     async def __aenter__(self) -> Inbox:
-        self._harness = await Harness.open(SPEC, as_service(self._database, "inbox"))
+        self._harness = await Harness.open(SPEC, as_service(self._database, "inbox"), **self._overrides)
         app = Starlette(routes=list(routes(self._harness.resources, self._validator)))
         self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://inbox")
         return Inbox(self._harness, self._client)
@@ -580,6 +582,54 @@ async def test_ledger_lines_in_their_order(inbox: Inbox) -> None:
     assert second["next_cursor"] is None
 
 
+# Many at once
+
+
+class Reads:
+    """Reads of folders that hold their connections until `end` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.end = asyncio.Event()
+        self._begun = asyncio.Semaphore(0)
+        monkeypatch.setattr(queries, "folder", self._read)
+
+    async def _read(self, *_: object, **__: object) -> list[object]:
+        self._begun.release()
+        await self.end.wait()
+        return []
+
+    async def begin(self, inbox: Inbox, count: int) -> list[asyncio.Task[list[str]]]:
+        """Send so many, and wait until all that may read at once do."""
+        sent = [asyncio.create_task(inbox.folder("all")) for _ in range(count)]
+        for _ in range(inbox.harness.resources.settings.http_connections_max):
+            await self._begun.acquire()
+        return sent
+
+
+async def test_a_batch_does_not_wait_for_reads(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = Reads(monkeypatch)
+    async with open_inbox(database, http_wait_ms=600_000) as inbox:
+        sent = await reads.begin(inbox, 50)
+        batch = asyncio.create_task(inbox.talk(Conversation().status()))
+        first, _ = await asyncio.wait({batch, *sent}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        reads.end.set()
+        assert states(await batch) == [("awaiting_reply", 1, 0)]
+        assert await asyncio.gather(*sent) == [[]] * 50
+        assert first == {batch}
+
+
+async def test_a_read_that_waits_too_long_is_told_to_come_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = Reads(monkeypatch)
+    async with open_inbox(database, http_wait_ms=0) as inbox:
+        sent = await reads.begin(inbox, inbox.harness.resources.settings.http_connections_max)
+        refused = await inbox.client.get("/v1/threads/thread-1")
+        reads.end.set()
+        assert await asyncio.gather(*sent) == [[], [], []]
+        assert checked(refused, "get", 503)["type"].endswith(":busy")
+        assert refused.headers["retry-after"] == "1"
+        await inbox.get("/v1/threads/thread-1", status=404)
+
+
 # Rates
 
 
@@ -888,7 +938,9 @@ class RealServices(httpx.AsyncBaseTransport):
 
     def __init__(self, **harnesses: Harness) -> None:
         self._transports = {
-            name: httpx.ASGITransport(Starlette(routes=[dry_run_route(lambda h=harness: h.processor)]))  # type: ignore[misc]
+            name: httpx.ASGITransport(
+                Starlette(routes=[dry_run_route(lambda h=harness: h.processor, harness.resources.bulkhead)])  # type: ignore[misc]
+            )
             for name, harness in harnesses.items()
         }
 

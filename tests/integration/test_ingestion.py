@@ -248,7 +248,7 @@ async def test_what_waits_for_a_later_record_of_its_batch_is_counted_as_accepted
 async def test_a_dry_run_tells_what_a_record_sets_free(ingestion: Harness) -> None:
     answer = reply(choice="not_interested")
     await feed(ingestion, answer)
-    app = Starlette(routes=[dry_run_route(lambda: ingestion.processor)])
+    app = Starlette(routes=[dry_run_route(lambda: ingestion.processor, ingestion.resources.bulkhead)])
     record = {"topic": MESSAGING_EVENTS, "key": answer.subject, "value": encode(sent()).decode()}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         (tried,) = (await client.post("/internal/dry-run", json={"records": [record]})).json()["results"]
