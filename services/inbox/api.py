@@ -161,7 +161,10 @@ class Api:
 
 def routes(resources: Resources, validator: Validator | None = None) -> Sequence[Route]:
     """The service's HTTP paths."""
-    api = Api(resources, validator or Validator(resources.settings))
+    if validator is None:
+        validator = Validator(resources.settings)
+        resources.closing.push_async_callback(validator.close)
+    api = Api(resources, validator)
     return (
         EncodedRoute("/v1/seats/{seat_id}/folders/{folder}", api.folder, method="GET"),
         EncodedRoute("/v1/seats/{seat_id}/response-rate", api.response_rate, method="GET"),

@@ -67,7 +67,7 @@ class Tried(NamedTuple):
 
 
 class Validator:
-    """Answers for one event at a time; `client` reaches the other services."""
+    """Answers for one event at a time; `close` it at the end."""
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._urls = {
@@ -75,7 +75,15 @@ class Validator:
             CONTRACT_EVENTS: settings.credits_url,
             ACCOUNTING_FACTS: settings.credits_url,
         }
-        self._transport = transport
+        # One for all: each makes a TLS context of its own, and the loop stands meanwhile. It keeps no connections, for
+        # the service that is asked ends idle ones after a while, maybe under a request.
+        self._client = httpx.AsyncClient(
+            transport=transport, timeout=ANSWER_SECONDS_MAX, limits=httpx.Limits(max_keepalive_connections=0)
+        )
+
+    async def close(self) -> None:
+        """Ask nobody any more."""
+        await self._client.aclose()
 
     async def validate(self, value: bytes | None) -> Json:
         """Say what an event would do; None is one that is too large to be read."""
@@ -126,10 +134,9 @@ class Validator:
             return None
         body = {"records": [{"topic": topic, "key": key, "value": value} for key, value in records]}
         try:
-            async with httpx.AsyncClient(transport=self._transport, timeout=ANSWER_SECONDS_MAX) as client:
-                answer = await client.post(f"{url.rstrip('/')}/internal/dry-run", content=orjson.dumps(body))
-                answer.raise_for_status()
-                return [_tried(result) for result in answer.json()["results"]]
+            answer = await self._client.post(f"{url.rstrip('/')}/internal/dry-run", content=orjson.dumps(body))
+            answer.raise_for_status()
+            return [_tried(result) for result in answer.json()["results"]]
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
             logger.warning("no answer about %s: %s", topic, type(error).__name__)
             return None

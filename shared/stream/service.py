@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -55,6 +55,8 @@ class Resources:
     pool: asyncpg.Pool
     bulkhead: Bulkhead
     publisher: Publisher | None = None
+    closing: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What is to be closed when the last request has its answer."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
@@ -119,7 +121,7 @@ class ServiceProcess:
 
     async def run(self) -> None:
         """Serve HTTP from the first moment, and work until stopped."""
-        bulkhead = Bulkhead(self.settings)
+        bulkhead, closing = Bulkhead(self.settings), AsyncExitStack()
         app = Starlette(
             routes=[*health_routes(self.health, self.metrics), dry_run_route(lambda: self.processor, bulkhead)],
             exception_handlers={HTTPException: self._refuse},
@@ -145,7 +147,7 @@ class ServiceProcess:
                 stopping=self.stopping.is_set,
             )
             try:
-                resources = Resources(self.spec.name, self.settings, self.metrics, pool, bulkhead)
+                resources = Resources(self.spec.name, self.settings, self.metrics, pool, bulkhead, closing=closing)
                 handler = self.spec.handler(resources)
                 app.router.routes.extend(self.spec.routes(resources))
                 self._serving = True
@@ -155,6 +157,7 @@ class ServiceProcess:
         finally:
             server.should_exit = True
             await serving
+            await closing.aclose()
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         """Answer what no route takes; before the service's own routes are there, no path is known to be wrong."""

@@ -118,6 +118,7 @@ class Harness:
 
     async def close(self) -> None:
         """Give the connections back."""
+        await self.resources.closing.aclose()
         await self.resources.pool.close()
 
     def _note(self, outcome: Outcome) -> None:

@@ -922,6 +922,23 @@ async def test_validate_of_an_erasure(database: str) -> None:
     assert (found["verdict"], found["effects"][0]["kind"]) == ("accepted", "unknown")
 
 
+async def test_validate_makes_one_client_for_all_and_closes_it(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[httpx.AsyncClient] = []
+
+    class Noted(httpx.AsyncClient):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append(self)
+
+    monkeypatch.setattr(httpx, "AsyncClient", Noted)
+    async with open_inbox(database, ingestion_url="http://127.0.0.1:1") as inbox:
+        for _ in range(2):
+            found = checked(await inbox.client.post("/v1/validate", content=encode(sent())), "post", 200)
+            assert found["effects"][0]["part"] == "verdict"
+        assert len([client for client in made if client is not inbox.client]) == 1
+    assert all(client.is_closed for client in made)
+
+
 async def test_openapi_is_served(inbox: Inbox) -> None:
     assert (await inbox.client.get("/openapi.json")).json() == openapi.DOCUMENT
 
