@@ -156,6 +156,7 @@ class StreamConsumer:
 
     async def release(self) -> None:
         """Let the batch in hand end, and hold nothing any more."""
+        self._wanted = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_seconds_max), self._working:
                 await self._publisher.drain()
@@ -231,8 +232,7 @@ class StreamConsumer:
 
     async def _turn(self) -> None:
         if self._wanted is not None:
-            wanted, self._wanted = self._wanted, None
-            await self._with_patience(lambda: self._claim(wanted))
+            await self._with_patience(self._claim)
         if not self._claims or self._consumer._subscription.reassignment_in_progress:  # noqa: SLF001
             await self._stand_by()
             return
@@ -309,13 +309,21 @@ class StreamConsumer:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _claim(self, slots: set[Slot]) -> None:
-        """Take the partitions over, send what their last owner left, and start where it stopped."""
+    async def _claim(self) -> None:
+        """Take the partitions over, send what their last owner left, and start where it stopped.
+
+        The group may take them back while the database is busy: claimed even so, they would be fenced from their owner.
+        """
+        slots = self._wanted
+        if slots is None:
+            self._health.waiting_for = "Kafka"
+            return
         partitions = [TopicPartition(*slot) for slot in sorted(slots)]
         self._claims, self._waiting = {}, []
         self._metrics.forget_partitions()
         if not partitions:
             self._health.waiting_for, self._health.partitions = None, 0  # a spare member, ready to take over
+            self._wanted = None
             return
         beginnings = await self._consumer.beginning_offsets(partitions)
         async with transaction(self._pool) as connection:
@@ -325,6 +333,9 @@ class StreamConsumer:
         ends = await self._consumer.end_offsets(partitions)
         check_ends(self._service, claims, {(tp.topic, tp.partition): offset for tp, offset in ends.items()})
         sent_again = await self._send_left(slots, claims)
+        if self._wanted is not slots:
+            return
+        self._wanted = None
         for held in claims:
             self._consumer.seek(TopicPartition(*held.slot), held.next_offset)
         self._processor.claimed(slots)

@@ -23,7 +23,7 @@ from shared.metrics import Metrics
 from shared.postgres import acquire, is_fault
 from shared.settings import Settings
 from shared.stream import outbox
-from shared.stream.consumer import consumer_options, hurried_gather_ms
+from shared.stream.consumer import StreamConsumer, consumer_options, hurried_gather_ms
 from shared.stream.effects import Effects
 from shared.stream.offsets import FenceRejectedError, RetentionPassedError, claim
 from shared.stream.outbox import OutboxRow, Publication
@@ -245,6 +245,66 @@ async def test_a_spare_member_to_whom_the_group_says_nothing_starts_anew(broker:
                 await asyncio.sleep(0.05)
         await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r2")])
         await read(broker, CONVERSATION_EVENTS, count=2)
+
+
+async def test_a_partition_taken_back_while_the_database_is_busy_is_not_claimed(broker: str, database: str) -> None:
+    kept = (MESSAGING_EVENTS, 0)
+    async with running(settings_for(broker, database)) as process, connected(database) as connection:
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(reply_id="r1")])
+        await read(broker, CONVERSATION_EVENTS, count=1)
+        before, consumer = await epochs(connection), process.consumer
+        assert consumer is not None
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE ingestion.consumer_offset IN EXCLUSIVE MODE")
+            consumer.assigned(set(before))
+            await eventually(lambda: process.health.waiting_for == "Postgres")
+            await consumer.release()
+            consumer.assigned({kept})
+        await eventually(lambda: process.health.waiting_for is None)
+        assert set(consumer.claims) == {kept}
+        after = await epochs(connection)
+        assert {slot: after[slot] - before[slot] for slot in before} == {slot: int(slot == kept) for slot in before}
+
+
+async def test_a_claim_that_is_taken_back_before_its_end_holds_nothing(
+    broker: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = (MESSAGING_EVENTS, 0)
+    waited_for: list[str | None] = []
+
+    async def send_left(consumer: StreamConsumer, *_: object) -> int:
+        waited_for.append(consumer._health.waiting_for)
+        if len(waited_for) == 1:
+            await consumer.release()
+            consumer.assigned({kept})
+        return 0
+
+    monkeypatch.setattr(StreamConsumer, "_send_left", send_left)
+    async with running(settings_for(broker, database)) as process:
+        await eventually(lambda: process.health.waiting_for is None)
+        assert waited_for == ["Kafka", "Kafka"], "it did not seem ready with what it did not hold"
+        assert process.consumer is not None
+        assert set(process.consumer.claims) == {kept}
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():  # noqa: ASYNC110  nothing else tells
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def connected(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def epochs(connection: asyncpg.Connection) -> dict[tuple[str, int], int]:
+    rows = await connection.fetch("SELECT topic, partition, owner_epoch FROM ingestion.consumer_offset")
+    return {(row["topic"], row["partition"]): row["owner_epoch"] for row in rows}
 
 
 async def test_a_courtesy_without_partitions_is_none(broker: str, database: str) -> None:
