@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     progress_seconds_max: float = 60.0
     """A loop that has not turned for so long is stuck: its process ends and is started anew."""
     deaf_seconds_max: float = 20.0
-    """A consumer that has lag and receives nothing for so long is deaf: it is closed and opened anew."""
+    """A consumer that receives nothing of a partition with lag for so long is deaf: it is closed and opened anew."""
 
     pool_connections_max: int = Field(6, ge=3)
     http_connections_max: int = Field(3, ge=1)

@@ -137,6 +137,7 @@ class StreamConsumer:
         self._working = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._heard_at = time.monotonic()
+        self._standing: dict[tuple[Slot, int], float] = {}
         self._level_at: dict[Slot, datetime] = {}
         self._swept_at = 0.0
         self._sweeps = 0
@@ -342,7 +343,7 @@ class StreamConsumer:
         self._claims = {held.slot: held for held in claims}
         # How old a backlog is that nobody has read from is not known: its age counts from here.
         self._level_at = {held.slot: datetime.now(UTC) for held in claims if held.newest_timestamp == LONG_AGO}
-        self._heard_at = time.monotonic()
+        self._listen_anew()
         self._health.waiting_for, self._health.partitions = None, len(claims)
         logger.info("claimed %d partitions; %d outbox rows sent again", len(claims), sent_again)
 
@@ -379,11 +380,7 @@ class StreamConsumer:
             if lag
         ]
         self._metrics.lag_seconds.set(max(behind, default=0.0))
-        if not behind:
-            self._heard_at = time.monotonic()  # there was nothing to hear
-        elif time.monotonic() - self._heard_at > self._settings.deaf_seconds_max:
-            message = f"{sum(lags.values())} records wait and none came for {self._settings.deaf_seconds_max:.0f} s"
-            raise DeafConsumerError(message)
+        self._check_hearing(lags, reached)
         self._processor.sent(self._publisher.take_sent())
         await self._processor.sweep(self._claims, {slot: now for slot, lag in lags.items() if not lag}, reached)
         await self._send_unsourced()
@@ -391,6 +388,25 @@ class StreamConsumer:
         await self._commit_courtesy()
         if self._forgetting or self._sweeps % _PURGE_EVERY_SWEEPS == 0:
             self._forgetting = await self._processor.forget_expired()
+
+    def _check_hearing(self, lags: Mapping[Slot, int], reached: Mapping[Slot, int]) -> None:
+        """End a consumer that does not hear what waits, be it of one partition: other brokers' records hide that."""
+        now = time.monotonic()
+        if not any(lags.values()):
+            self._heard_at = now  # there was nothing to hear
+        fetched = self._consumer._fetcher._records  # noqa: SLF001  heard, and waiting for slow batches of others
+        self._standing = {
+            (slot, reached[slot]): self._standing.get((slot, reached[slot]), now)
+            for slot, lag in lags.items()
+            if lag and TopicPartition(*slot) not in fetched
+        }
+        if now - min([self._heard_at, *self._standing.values()]) > self._settings.deaf_seconds_max:
+            waiting = ", ".join(f"{topic}[{number}]: {lag}" for (topic, number), lag in lags.items() if lag)
+            message = f"none came for {self._settings.deaf_seconds_max:.0f} s of records that wait ({waiting})"
+            raise DeafConsumerError(message)
+
+    def _listen_anew(self) -> None:
+        self._heard_at, self._standing = time.monotonic(), {}
 
     async def _reached(self, slot: Slot, held: Claim) -> int:
         """Up to where a partition is worked: behind a transaction's marker, which is no record, where none waits."""
@@ -440,7 +456,7 @@ class StreamConsumer:
             except Exception as error:
                 if _is_waited_for(error):
                     self._health.waiting_for = "Postgres" if is_fault(error) else _SUCCESS
-                    self._heard_at = time.monotonic()  # nobody listens meanwhile
+                    self._listen_anew()  # nobody listens meanwhile
                 raise
 
         await retry_until(

@@ -287,6 +287,27 @@ async def test_a_claim_that_is_taken_back_before_its_end_holds_nothing(
         assert set(process.consumer.claims) == {kept}
 
 
+async def test_a_consumer_deaf_to_one_partition_ends_while_others_flow(broker: str, database: str) -> None:
+    settings = settings_for(broker, database).model_copy(update={"deaf_seconds_max": 5.0, "sweep_seconds": 0.1})
+    async with running(settings) as process:
+        await publish(broker, MESSAGING_EVENTS, [builders.reply(thread_id="a", reply_id="r1")])
+        (partition, _) = await position_of_the_only_record(broker)
+        await read(broker, CONVERSATION_EVENTS, count=1)
+        first = process.consumer
+        assert first is not None
+        # As with partitions whose leader answers and gives nothing; the other threads' records lie in them.
+        first._consumer.pause(*(tp for tp in first._consumer.assignment() if tp.partition != partition))
+        unheard = [builders.reply(thread_id=thread, reply_id=f"of {thread}") for thread in "bcdefgh"]
+        await publish(broker, MESSAGING_EVENTS, unheard)
+        count, patience_until = 1, time.monotonic() + 60
+        while process.consumer is first:
+            assert time.monotonic() < patience_until, "it does not end"
+            count += 1
+            await publish(broker, MESSAGING_EVENTS, [builders.reply(thread_id="a", reply_id=f"r{count}")])
+        forwarded = await read(broker, CONVERSATION_EVENTS, count=count + len(unheard))
+    assert {e.id for e in unheard} <= {e.causeid for e in forwarded}
+
+
 async def eventually(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110  nothing else tells
