@@ -61,6 +61,9 @@ _IDENTITY: Final = TypeAdapter(typed_dict("identity", {"id": Id, "source": Sourc
 
 def is_plainly_structured(headers: Headers) -> bool:
     """Whether the headers say structured mode, or nothing."""
+    for name, _ in headers:
+        if not name.isascii():  # it may be no UTF-8
+            return False
     if not headers or _STRUCTURED_HEADER in headers:
         return True
     return not any(name.lower().startswith((_HEADER_PREFIX, "content-type")) for name, _ in headers)
@@ -128,7 +131,14 @@ def _open(value: bytes | None, headers: Headers) -> _Opened:
     if mode == "structured":
         members = document if isinstance(document, dict) else {}
         attributes = {name: member for name, member in members.items() if name != "data"}
-    return _Opened(value, mode == "binary", attributes, document, flaw or header_flaw)
+    return _Opened(value, mode == "binary", attributes, document, flaw or _check_names(headers) or header_flaw)
+
+
+def _check_names(headers: Headers) -> _FlawError | None:
+    """Find a header's name that was no UTF-8: lone surrogates stand for its bytes."""
+    if any(_SURROGATE.search(name) for name, _ in headers):
+        return _FlawError("INVALID_EVENT", "headers: a name is no UTF-8")
+    return None
 
 
 def _read_headers(headers: Headers) -> tuple[dict[str, object], Literal["structured", "binary"], _FlawError | None]:

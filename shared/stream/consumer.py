@@ -24,6 +24,7 @@ from shared.metrics import Metrics
 from shared.postgres import acquire, is_fault, retry_until, transaction
 from shared.settings import Settings
 from shared.stream import outbox
+from shared.stream.header_names import take_any_header_name
 from shared.stream.offsets import LONG_AGO, Claim, check_ends, claim
 from shared.stream.offsets import TopicPartition as Slot
 from shared.stream.outbox import Publication
@@ -129,6 +130,7 @@ class StreamConsumer:
         self._settings = settings
         self._metrics = metrics
         options = consumer_options(settings, service=service, topics=self._topics, gather_ms=gather_ms)
+        take_any_header_name()
         self._consumer = AIOKafkaConsumer(**options)
         self._wanted: set[Slot] | None = None
         self._claims: dict[Slot, Claim] = {}

@@ -7,6 +7,7 @@ import asyncpg
 
 from shared.events.times import format_instant
 from shared.stream.effects import DeadLetter
+from shared.stream.header_names import printable
 from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, AnyIncoming, Header, Position, RawRecord
 from shared.topics import DEAD_LETTER_BYTES_MAX
 
@@ -105,7 +106,11 @@ def dead_letter_record(dead: DeadLetter) -> tuple[bytes | None, bytes | None, li
     A record larger than a dead letter may be (it came compressed) stays where it is, and the letter says so.
     """
     record = dead.record
-    headers = [h for h in record.headers if h[0] != REDRIVE_HEADER and not h[0].startswith("dlq-")]
+    headers = [
+        (printable(name), text)
+        for name, text in record.headers
+        if name != REDRIVE_HEADER and not name.startswith("dlq-")
+    ]
     said: list[Header] = [
         ("dlq-reason", dead.reason.encode()),
         ("dlq-detail", dead.detail.encode()),

@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.record.default_records import (
+    DefaultRecordBatch,
+    _DefaultRecordBatchBuilderPy,
+    _DefaultRecordBatchPy,
+)
 from aiokafka.structs import ConsumerRecord
 
 from services.credits.service import SPEC as CREDITS
 from services.ingestion.service import SPEC as INGESTION
-from shared.events import Event, encode
+from shared.events import STRUCTURED_HEADERS, Event, encode
 from shared.health import Health
 from shared.metrics import Metrics
 from shared.settings import Settings
@@ -257,6 +262,46 @@ async def test_what_grows_beyond_its_topics_limit_when_read_is_kept_or_named_and
     assert [(r.value, dict(r.headers)["dlq-reason"]) for r in letters] == [(kept, b"TOO_LARGE"), (None, b"TOO_LARGE")]
     assert int(dict(letters[1].headers)["dlq-left-out-bytes"]) > len(left)
     assert "dlq-offset" in dict(letters[1].headers)
+
+
+@pytest.mark.parametrize("codec", [0, 1], ids=["plain", "gzip"])
+@pytest.mark.parametrize("parser", [DefaultRecordBatch, _DefaultRecordBatchPy])
+async def test_a_header_whose_name_is_no_text_stops_nothing(
+    broker: str, database: str, monkeypatch: pytest.MonkeyPatch, parser: type, codec: int
+) -> None:
+    monkeypatch.setattr("aiokafka.record.memory_records.DefaultRecordBatch", parser)
+    settings = Settings(kafka_bootstrap=broker, postgres_dsn=as_service(database, INGESTION.name))
+    process = ServiceProcess(INGESTION, settings, Metrics(INGESTION.name), Health(settings.progress_seconds_max))
+    working = asyncio.create_task(process.run())
+    good, spoilt = ([SENT.good(f"{what} {number}") for number in range(3)] for what in ("good", "spoilt"))
+    async with AIOKafkaProducer(bootstrap_servers=broker) as producer:
+        batch = producer.create_batch()
+        batch._builder = _DefaultRecordBatchBuilderPy(2, codec, 0, -1, -1, -1, MIB)
+        for event in (good[0], spoilt[0], spoilt[1], good[1], spoilt[2], good[2]):
+            name = Spoilt("spoilt") if event in spoilt else "good"
+            headers = [*STRUCTURED_HEADERS, (name, b"\xff"), ("none", None)]
+            batch.append(timestamp=None, key=event.subject.encode(), value=encode(event), headers=headers)
+        await (await producer.send_batch(batch, MESSAGING_EVENTS, partition=0))
+    letters = await read_raw(broker, dead_letters(INGESTION.name), count=3)
+    done = await read(broker, CONVERSATION_EVENTS, count=6)
+    assert not working.done()
+    process.stop()
+    await working
+    assert {e.causeid for e in done} == {event.id for event in good}
+    assert [(r.key, r.value) for r in letters] == [(event.subject.encode(), encode(event)) for event in spoilt]
+    for letter in letters:
+        assert letter.headers[1:3] == ((r"sp\xfflt", b"\xff"), ("none", None))
+        assert dict(letter.headers)["dlq-reason"] == b"INVALID_EVENT"
+        assert dict(letter.headers)["dlq-detail"] == b"headers: a name is no UTF-8"
+
+
+class Spoilt(str):
+    """A header's name of bytes that Kafka takes and aiokafka would not write."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        return b"sp\xfflt"
 
 
 async def read_raw(bootstrap: str, topic: str, *, count: int) -> list[ConsumerRecord]:
