@@ -9,6 +9,7 @@ from prometheus_client import Counter as CounterMetric
 
 from shared.events import STRUCTURED_HEADERS, Cause, Event, EventData, decode, source_of
 from shared.stream.records import AnyIncoming, Position, RawRecord
+from shared.topics import TOPICS
 
 
 @dataclass(slots=True)
@@ -30,6 +31,10 @@ class DeadLetter:
     content_hash: bytes
     business: bytes | None = None
     """The fact's own identity: it comes back under no other event id. Not of a conflict, where an id was at fault."""
+
+
+class EffectTooLargeError(Exception):
+    """No reader would take the event, and the broker might not: what stands in the outbox it would refuse for ever."""
 
 
 class Effects:
@@ -63,6 +68,10 @@ class Effects:
 
         `at` is the instant the fact happened. `index` tells apart several events of one type with one cause; it must
         not depend on how records were batched.
+
+        Raises:
+            EffectTooLargeError: so the cause, and no record behind it, is given up.
+
         """
         if cause is not self._cause:
             origin = replace(cause.event, receivedtime=None) if cause.redriven else cause.event
@@ -70,6 +79,10 @@ class Effects:
         topics = (topic,) if also is None else (topic, also)
         records = self._writer.write(data, at=at, index=index, topics=topics)
         for target, (key, payload) in zip(topics, records, strict=True):
+            bytes_max = TOPICS[target].value_bytes_max
+            if len(payload) > bytes_max:
+                message = f"{data.type} for {target}: {len(payload)} bytes, its readers take {bytes_max}"
+                raise EffectTooLargeError(message)
             rows = self._rows(cause.position, target)
             rows.keys.append(key)
             rows.payloads.append(payload)

@@ -204,6 +204,22 @@ async def test_batches_of_any_size_publish_the_same(databases: Databases, seed: 
     assert published[2] == published[0]
 
 
+async def test_an_effect_larger_than_its_readers_take_ends_its_record_alone(ingestion: Harness) -> None:
+    """In the outbox the broker would refuse it for ever, and all that stands behind it would wait."""
+    await feed(ingestion, sent())
+    await ingestion.fetch(
+        "INSERT INTO following SELECT 'thread-1', md5(n::text), $1, true FROM generate_series(1, 30000) n", after()
+    )
+    around = reply(text="Tell me more"), recruiter_message(at=after(days=1))
+    too_large = followed(at=after(hours=2))
+    emitted = await ingestion.feed(MESSAGING_EVENTS, around[0], too_large, around[1], timestamp=NOW)
+    assert {e.causeid for e in emitted} == {e.id for e in around}
+    assert [(d.reason, d.record.value) for d in ingestion.dead] == [("PROCESSING_FAILED", encode(too_large))]
+    assert "EffectTooLargeError" in ingestion.dead[0].detail
+    assert await ingestion.fetch("SELECT FROM following WHERE seat_id = $1", too_large.data.seat_id) == []
+    assert ingestion.claims[MESSAGING_EVENTS, 0].next_offset == 4
+
+
 async def test_names_and_words_are_kept_in_one_table(ingestion: Harness) -> None:
     await feed(ingestion, scheduled(candidate=ADA.model_copy(update={"name": "Zebedee"})))
     await feed(ingestion, sent(), reply(choice="not_interested", text="Zebedee wrote these words"))
