@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID, uuid5
 
-from shared.corrections import correction_rejection
 from shared.events import (
     Candidate,
     Choice,
@@ -23,11 +22,11 @@ from shared.events import (
     OutcomeSource,
     OutcomeUnchangedV1,
 )
+from shared.rules import OUTCOME_OF_CHOICE, correction_rejection
 
 Place = tuple[datetime, str]
 """Where a reply stands among the replies of its thread: (responded_at, reply_id)."""
 
-OUTCOME_OF_CHOICE: Final[dict[Choice, Outcome]] = {"interested": "accepted", "not_interested": "declined"}
 OUTCOME_OF_LABEL: Final[dict[Literal["accept", "decline"], Outcome]] = {"accept": "accepted", "decline": "declined"}
 _OUTCOME_IDS: Final = UUID("8a0e1f5e-6f0b-5c11-9f0c-3c6f0d1f4a77")
 

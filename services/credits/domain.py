@@ -5,7 +5,7 @@ writes. An InMail's position is a function of the set of its facts, so facts may
 the amounts that expire depend on what was known when they were decided.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 from shared.events import (
@@ -17,12 +17,10 @@ from shared.events import (
     LedgerKind,
     ReplyRecordedV1,
 )
+from shared.rules import CREDIT_WINDOW
 
 Position = Literal["none", "held", "taken", "free"]
 Fact = InmailStatusChangedV1 | ReplyRecordedV1
-
-ANSWER_WINDOW = timedelta(hours=90 * 24)
-"""A reply this long after the InMail still brings the credit back."""
 
 
 class Contract(NamedTuple):
@@ -136,7 +134,7 @@ def position(inmail: InMail) -> Position:
 
 def in_time(*, inmail_sent_at: datetime, reply_sent_at: datetime) -> bool:
     """Whether a reply brings the credit back (R13); one that seems earlier than its InMail was simultaneous (R22)."""
-    return reply_sent_at - inmail_sent_at <= ANSWER_WINDOW
+    return reply_sent_at - inmail_sent_at <= CREDIT_WINDOW
 
 
 def decide_fact(contract: Contract, inmail: InMail | None, fact: Fact) -> Decision:

@@ -23,7 +23,7 @@ from services.inbox.validation import EVENT_BYTES_MAX, Validator
 from shared.bodies import bounded_body
 from shared.events import Choice, ThreadStatus
 from shared.stream.service import Resources
-from shared.templates import LOCALES, render
+from shared.templates import LOCALES, language_of, render
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +187,6 @@ def _page(items: list[views.Json], next_cursor: str | None) -> Response:
 def _locale(*wanted: str | None) -> str | None:
     """The first of these language tags that smart replies are written in; None if there is none."""
     for tag in wanted:
-        if tag and tag.replace("_", "-").split("-")[0].lower() in LOCALES:
+        if tag and language_of(tag) in LOCALES:
             return tag
     return None

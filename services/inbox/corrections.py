@@ -10,9 +10,9 @@ from services.inbox import queries, store
 from services.inbox.domain import Thread
 from services.inbox.parameters import CorrectionBody
 from services.inbox.problems import not_found
-from shared.corrections import correction_rejection
 from shared.events import CorrectionRejection, Event, Outcome, OutcomeCorrectionRequestedV1, encode, source_of
 from shared.problems import ProblemError
+from shared.rules import correction_rejection
 from shared.stream.outbox import OutboxRow, enqueue
 from shared.topics import OUTCOME_COMMANDS
 

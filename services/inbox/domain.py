@@ -33,13 +33,8 @@ from shared.events import (
     ThreadStatus,
     ThreadUnlockedV1,
 )
+from shared.rules import CREDIT_WINDOW, UNKNOWN_CANDIDATE
 from shared.text import known_name
-
-CREDIT_WINDOW: Final = timedelta(hours=90 * 24)
-"""A reply this long after its InMail, equality included, still brings the credit back (R13)."""
-
-UNKNOWN_CANDIDATE: Final = "A candidate"
-"""Stands for a candidate whose name is not known."""
 
 Phase = Literal["scheduled", "awaiting_reply", "closed"]
 """Where a thread without a human reply stands."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
-from services.inbox.domain import CREDIT_WINDOW, Inmail
+from services.inbox.domain import Inmail
 from shared.events import LedgerKind
+from shared.rules import CREDIT_WINDOW
 
 Position = Literal["held", "taken", "free"]
 """Where an InMail's credit lies; `free` is: with the contract."""

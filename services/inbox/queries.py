@@ -7,11 +7,12 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 
 from services.inbox import private
-from services.inbox.domain import CREDIT_WINDOW, Inmail, Thread
+from services.inbox.domain import Inmail, Thread
 from services.inbox.ledger import Postings
 from services.inbox.rates import Month
 from services.inbox.store import CorrectionRow, DenialRow, EntryRow, FactRow
 from shared.events import LedgerKind, ThreadStatus
+from shared.rules import CREDIT_WINDOW
 
 _INMAIL_KINDS: Final[tuple[LedgerKind, ...]] = ("held", "released", "captured", "charged", "refunded", "returned")
 """The kinds of postings that belong to an InMail."""

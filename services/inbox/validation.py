@@ -9,6 +9,7 @@ import orjson
 from pydantic_core import from_json
 
 from shared.events import InvalidRecordError, decode
+from shared.rules import OUTCOME_OF_CHOICE
 from shared.settings import Settings
 from shared.topics import (
     ACCOUNTING_FACTS,
@@ -30,7 +31,6 @@ EVENT_BYTES_MAX: Final = UPSTREAM_VALUE_BYTES_MAX
 _TOPIC_BY_TYPE: Final = {
     event_type: topic.name for topic in TOPICS.values() if topic.upstream for event_type in topic.types
 }
-_OUTCOMES: Final = {"interested": "accepted", "not_interested": "declined"}
 _KINDS: Final = {
     "thread.locked.v1": "lock",
     "thread.unlocked.v1": "unlock",
@@ -185,7 +185,9 @@ def _effects(topic: str, event: Json) -> list[Json]:
         choice = data.get("choice")
         if choice is None:
             return [{"kind": "to_be_classified", "reply_id": data["reply_id"]}]
-        return [{"kind": "outcome", "outcome": _OUTCOMES[choice], "source": "choice", "reply_id": data["reply_id"]}]
+        return [
+            {"kind": "outcome", "outcome": OUTCOME_OF_CHOICE[choice], "source": "choice", "reply_id": data["reply_id"]}
+        ]
     effect: Json = {"kind": _KINDS.get(event_type, "recorded"), "type": event_type}
     effect |= {name: data[name] for name in _SHOWN if name in data}
     if topic == CREDIT_EVENTS and "kind" in data:

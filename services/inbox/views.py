@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.inbox.domain import UNKNOWN_CANDIDATE, Inmail, Thread, cannot_reply, thread_state, waiting
+from services.inbox.domain import Inmail, Thread, cannot_reply, thread_state, waiting
 from services.inbox.ledger import Credits
 from services.inbox.queries import FolderRow
 from services.inbox.rates import Rate, ResponseRates
@@ -19,6 +19,7 @@ from shared.events import (
     OutcomeDecidedV1,
     format_instant,
 )
+from shared.rules import UNKNOWN_CANDIDATE
 
 Json = dict[str, Any]
 

@@ -24,6 +24,7 @@ from shared.events import (
     derived_id,
     format_instant,
 )
+from shared.rules import UNKNOWN_CANDIDATE
 from shared.text import known_name
 
 Kind = Literal["candidate_interested", "candidate_declined", "candidate_replied"]
@@ -231,7 +232,7 @@ def notification_id(event: Event[OutcomeData], seat_id: str, channel: Channel) -
 def text_of(kind: Kind, name: str | None) -> str:
     """Write a notification's text."""
     known = known_name(name)
-    return ("A candidate" if known is None else f"Candidate {known}") + _TEXTS[kind]
+    return (UNKNOWN_CANDIDATE if known is None else f"Candidate {known}") + _TEXTS[kind]
 
 
 def _is_repeat(thread: Thread, event: Event[OutcomeData], recipients: list[str]) -> bool:

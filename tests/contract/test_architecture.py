@@ -28,7 +28,7 @@ PURE_LIBRARIES = {
     *("abc", "bisect", "collections", "dataclasses", "datetime", "enum", "functools", "hashlib", "heapq", "itertools"),
     *("math", "operator", "re", "typing", "unicodedata", "uuid", "zoneinfo"),
 }
-SHARED_RULES = ("corrections",)
+SHARED_RULES = ("rules",)
 PURE_SHARED = {"shared.events", "shared.templates", "shared.text", *(f"shared.{module}" for module in SHARED_RULES)}
 
 # Shapes what it is given; takes only types from modules that do I/O.

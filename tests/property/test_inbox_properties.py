@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.credits import domain as credits_domain
-from services.inbox.domain import CREDIT_WINDOW, Thread, is_reached, learn_fact, learn_outcome, thread_state
+from services.inbox.domain import Thread, is_reached, learn_fact, learn_outcome, thread_state
 from services.inbox.ledger import Credits, Postings, credits_at
 from services.inbox.rates import Month, response_rates
 from shared.events import Candidate, Event, InmailStatus, InmailStatusChangedV1, LedgerKind, ReplyRecordedV1
+from shared.rules import CREDIT_WINDOW
 from shared.testing.builders import START, after
 from shared.testing.conversations import Conversation
 

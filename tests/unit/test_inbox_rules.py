@@ -9,7 +9,6 @@ from services.inbox import domain, openapi, parameters
 from services.inbox.api import routes
 from services.inbox.corrections import command_id
 from services.inbox.domain import (
-    CREDIT_WINDOW,
     Thread,
     learn_fact,
     learn_outcome,
@@ -23,8 +22,8 @@ from services.inbox.receipt import in_order
 from services.inbox.routing import EncodedRoute
 from services.inbox.store import FactRow
 from shared.bodies import DISCARDED_BYTES_MAX, bounded_body
-from shared.corrections import correction_rejection
 from shared.events import Candidate, Event, ThreadStateV1, ThreadStatus
+from shared.rules import CREDIT_WINDOW, correction_rejection
 from shared.stream.records import Incoming, Position
 from shared.testing.builders import START, after, event
 from shared.testing.conversations import Conversation
