@@ -19,6 +19,7 @@ class Health:
     turned_at: float = field(default_factory=time.monotonic)
     waiting_for: str | None = "start"
     partitions: int = 0
+    ending: bool = False
 
     def turned(self) -> None:
         """Say that the loop has turned."""
@@ -40,11 +41,12 @@ def health_routes(health: Health, metrics: Metrics) -> list[Route]:
         return JSONResponse(body, status_code=200 if alive else 503)
 
     async def readyz(_: Request) -> Response:
-        """200 once the partitions that the group assigned are claimed; 503 with what is waited for."""
-        ready = health.waiting_for is None
+        """200 once the partitions that the group assigned are claimed, until the end; 503 with what is waited for."""
+        waiting_for = "its end" if health.ending else health.waiting_for
+        ready = waiting_for is None
         body = {
             "status": "ready" if ready else "waiting",
-            "waiting_for": health.waiting_for,
+            "waiting_for": waiting_for,
             "partitions": health.partitions,
         }
         return JSONResponse(body, status_code=200 if ready else 503)

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final
 
 import asyncpg
@@ -116,6 +117,7 @@ class ServiceProcess:
     def stop(self) -> None:
         """Ask `run` to end."""
         self.stopping.set()
+        self.health.ending = True
         if self.consumer is not None:
             self.consumer.stop()
 
@@ -135,6 +137,7 @@ class ServiceProcess:
                 log_config=None,
                 lifespan="off",
                 access_log=False,
+                timeout_graceful_shutdown=ceil(self.settings.drain_seconds_max),
             )
         )
         serving = asyncio.create_task(server.serve())
@@ -146,17 +149,15 @@ class ServiceProcess:
                 retriable=is_fault,
                 stopping=self.stopping.is_set,
             )
-            try:
-                resources = Resources(self.spec.name, self.settings, self.metrics, pool, bulkhead, closing=closing)
-                handler = self.spec.handler(resources)
-                app.router.routes.extend(self.spec.routes(resources))
-                self._serving = True
-                await self._work(resources, handler)
-            finally:
-                pool.terminate()
+            closing.callback(pool.terminate)
+            resources = Resources(self.spec.name, self.settings, self.metrics, pool, bulkhead, closing=closing)
+            handler = self.spec.handler(resources)
+            app.router.routes.extend(self.spec.routes(resources))
+            self._serving = True
+            await self._work(resources, handler)
         finally:
             server.should_exit = True
-            await serving
+            await serving  # before what requests in flight use
             await closing.aclose()
 
     async def _refuse(self, request: Request, error: Exception) -> Response:

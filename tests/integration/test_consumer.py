@@ -8,12 +8,17 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import asyncpg
+import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.consumer import fetcher
 from aiokafka.errors import KafkaTimeoutError
 from aiokafka.protocol.fetch import FetchRequest
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
+from deploy.local.ports import HOST, free_port
 from deploy.local.stack import LocalStack
 from deploy.local.variables import POSTGRES_VARIABLE
 from deploy.topics import create_topics
@@ -306,6 +311,51 @@ async def test_a_consumer_deaf_to_one_partition_ends_while_others_flow(broker: s
             await publish(broker, MESSAGING_EVENTS, [builders.reply(thread_id="a", reply_id=f"r{count}")])
         forwarded = await read(broker, CONVERSATION_EVENTS, count=count + len(unheard))
     assert {e.id for e in unheard} <= {e.causeid for e in forwarded}
+
+
+async def test_a_request_in_flight_when_a_service_ends_is_answered(broker: str, database: str) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    def routes(resources: Resources) -> list[Route]:
+        async def slow(_: Request) -> JSONResponse:
+            entered.set()
+            await go_on.wait()
+            return JSONResponse(await resources.pool.fetchval("SELECT 1"))
+
+        return [Route("/slow", slow)]
+
+    port = free_port()
+    settings = settings_for(broker, database).model_copy(update={"http_port": port})
+    process = ServiceProcess(
+        replace(SPEC, routes=routes), settings, Metrics(SPEC.name), Health(settings.progress_seconds_max)
+    )
+    working = asyncio.create_task(process.run())
+    async with httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=60) as client:
+        await eventually(lambda: process.health.waiting_for is None)
+        assert (await client.get("/readyz")).status_code == 200
+        in_flight = asyncio.create_task(client.get("/slow"))
+        await entered.wait()
+        assert process.consumer is not None
+        async with process.consumer._working:
+            process.stop()
+            told = await client.get("/readyz")
+        assert (told.status_code, told.json()["waiting_for"]) == (503, "its end")
+        while await accepts(port):
+            pass
+        go_on.set()
+        answer = await in_flight
+    await working
+    assert (answer.status_code, answer.json()) == (200, 1)
+
+
+async def accepts(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(HOST, port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    await asyncio.sleep(0.05)
+    return True
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
