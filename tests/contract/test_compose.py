@@ -123,6 +123,11 @@ def listening(name: str) -> set[int]:
     return FOREIGN_PORTS[name]
 
 
+def meet(one: str, other: str) -> bool:
+    """Whether two containers share a network."""
+    return not set(CONTAINERS[one]["networks"]).isdisjoint(CONTAINERS[other]["networks"])
+
+
 def paths_served() -> set[str]:
     return {route.path for route in health_routes(Health(1), Metrics("test"))}
 
@@ -418,6 +423,7 @@ def test_addresses_lead_to_a_container_that_listens_there(name: str) -> None:
     for host, port in re.findall(r"([a-z]+):(\d{4,})", said):
         assert host in CONTAINERS
         assert int(port) in listening(host)
+        assert meet(name, host), f"{name} cannot reach {host}"
     if name not in JOBS:
         own = re.findall(r"([a-z]+|127\.0\.0\.1):(\d{4,})", " ".join(health_command(name)))
         assert [(host, port) for host, port in own if host not in {name, "127.0.0.1"}] == []
@@ -538,10 +544,11 @@ def test_services_start_when_schemas_and_topics_are_there(name: str) -> None:
 
 
 @each_service
-def test_the_health_check_asks_for_a_path_that_is_served(name: str) -> None:
+def test_the_health_check_asks_whether_the_service_is_ready(name: str) -> None:
     python, minus_m, module, path = health_command(name)
     assert (python, minus_m, module) == ("python", "-m", healthy.__name__)
     assert in_image(module)
+    assert path == "/readyz"
     assert path in paths_served()
 
 
@@ -681,6 +688,7 @@ def test_prometheus_scrapes_every_service() -> None:
     assert {each["labels"]["service"]: each["targets"] for each in targets} == {
         name: [f"{name}:{port}" for port in listening(name)] for name in SERVICES
     }
+    assert [name for name in SERVICES if not meet("prometheus", name)] == []
     assert job.get("metrics_path", "/metrics") in paths_served()
 
 
@@ -696,7 +704,19 @@ def test_grafana_asks_prometheus() -> None:
     address = urlsplit(source["url"])
     assert address.hostname == source["type"] == "prometheus"
     assert address.port in listening("prometheus")
+    assert meet("grafana", "prometheus")
     assert source["jsonData"]["timeInterval"] == prometheus()["global"]["scrape_interval"]
+
+
+def test_grafana_is_told_what_it_understands() -> None:
+    """It keeps silent about a name that it does not know, and would then ask its maker for news."""
+    assert environment("grafana").keys() == {
+        "GF_SECURITY_ADMIN_PASSWORD",
+        "GF_ANALYTICS_REPORTING_ENABLED",
+        "GF_ANALYTICS_CHECK_FOR_UPDATES",
+        "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES",
+        "GF_PLUGINS_PREINSTALL_DISABLED",
+    }
 
 
 def dashboards() -> list[Path]:
