@@ -180,6 +180,18 @@ def _delays() -> list[Panel]:
             unit="s",
             levels=(Level(None, GOOD), Level(10, WARN), Level(60, BAD)),
         ),
+        number(
+            "Unknown smart replies",
+            "How many replies named a smart reply that we do not know? They are read as the candidate's own words.",
+            _total("inmail_unknown_templates_total"),
+            levels=(Level(None, GOOD), Level(1, WARN)),
+        ),
+        number(
+            "Unknown time zones",
+            "How many seats came with a time zone that we do not know? Their quiet hours are those of UTC.",
+            _total("inmail_unknown_time_zones_total"),
+            levels=(Level(None, GOOD), Level(1, WARN)),
+        ),
     ]
 
 

@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -223,6 +223,14 @@ def test_queries_ask_for_services_topics_types_and_reasons_that_exist() -> None:
             ):
                 faults.append((place, given))
     assert faults == []
+
+
+def test_every_metric_of_ours_is_looked_at_somewhere() -> None:
+    def whole(names: Iterable[str]) -> set[str]:
+        return {re.sub("_(bucket|count|sum)$", "", name) for name in names if name.startswith("inmail_")}
+
+    asked = whole(selector.metric for _, expr in queries() for selector in selectors(expr))
+    assert whole(known()) - asked == set()
 
 
 # Alerts
