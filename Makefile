@@ -55,7 +55,7 @@ format: $(STAMP) ## Put the code into its canonical form
 schemas: $(STAMP) ## Write the JSON Schemas and the AsyncAPI document anew
 	@$(BIN)/python -m shared.events.generate
 
-lock: $(STAMP) ## Resolve the dependencies anew and pin them with hashes
+lock: $(STAMP) ## Pin what pyproject.toml asks for, with hashes; newer versions with UPGRADE=--upgrade
 	@$(BIN)/uv pip compile --quiet $(UPGRADE) --generate-hashes --universal --python-version 3.11 --all-extras \
 		--no-emit-index-url --no-header pyproject.toml -o requirements.lock
 

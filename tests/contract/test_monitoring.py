@@ -34,9 +34,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # the library's, of its own classes, when it is imported
     from deploy.grafana import generate, services
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # the library's, of its own classes, when it is imported
-
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 RUNBOOKS = {path.stem: path.read_text() for path in (ROOT / "deploy" / "runbooks").glob("*.md")}
