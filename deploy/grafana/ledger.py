@@ -54,7 +54,7 @@ def _books() -> list[Panel]:
     return [
         number(
             "Imbalance",
-            "By how many credits do balances and ledger differ? It must be 0; an audit looks every 15 seconds.",
+            "By how many credits do balances and ledger differ? It must be 0; NaN says that the last audit failed.",
             "max(abs(inmail_ledger_imbalance_credits))",
             levels=(Level(None, GOOD), Level(1, BAD)),
         ),

@@ -5,7 +5,9 @@ Both topics are keyed by contract_id and worked in one loop, so one process owns
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from math import nan
 from typing import get_args
 
 import asyncpg
@@ -25,15 +27,24 @@ logger = logging.getLogger(__name__)
 
 AUDIT_SECONDS_MIN = 15.0
 """Time between two audits of the ledger: often enough for an alert, seldom enough not to be felt."""
+AUDIT_CONTRACTS_MAX = 2_000
+"""An audit looks at so many in turn, and at as many at most that changed or that differed: a batch waits meanwhile."""
 
 
 class Audit:
-    """Keeps the gauge of what the balances and the ledger's sums differ by."""
+    """Keeps the gauge of what balances and the ledger's sums differ by: where they changed, and in turn everywhere."""
 
     def __init__(self, pool: asyncpg.Pool, gauge: Gauge) -> None:
         self._pool = pool
         self._gauge = gauge
         self._next_at = 0.0
+        self._changed: set[str] = set()
+        self._differing: dict[str, int] = {}
+        self._after = ""
+
+    def note(self, contract_ids: Iterable[str]) -> None:
+        """Look at these next. Those that are too many, or whose batch commits only after that, come in turn."""
+        self._changed.update(islice(contract_ids, AUDIT_CONTRACTS_MAX - len(self._changed)))
 
     async def run_if_due(self) -> None:
         """Audit what was committed, unless that was done a moment ago. A failure is logged: no record is to blame."""
@@ -42,13 +53,25 @@ class Audit:
             return
         self._next_at = now + AUDIT_SECONDS_MIN
         try:
-            imbalance = await store.audit(self._pool)
+            await self._run()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             logger.warning("the ledger could not be audited: %s", type(error).__name__)
+            self._gauge.set(nan)  # what the last audit found may be true no more
             return
+        imbalance = sum(self._differing.values())
         self._gauge.set(imbalance)
         if imbalance:
             logger.error("balances and ledger differ by %d credits in all", imbalance)
+
+    async def _run(self) -> None:
+        in_turn = await store.contract_ids(self._pool, after=self._after, limit=AUDIT_CONTRACTS_MAX)
+        wanted = {*in_turn, *self._changed, *islice(self._differing, AUDIT_CONTRACTS_MAX)}
+        found = await store.audit(self._pool, sorted(wanted))
+        self._changed -= wanted
+        self._after = in_turn[-1] if len(in_turn) == AUDIT_CONTRACTS_MAX else ""
+        for contract_id in wanted:
+            self._differing.pop(contract_id, None)
+        self._differing |= found  # at the end, for those that had to wait come first
 
 
 class LedgerKeeper:
@@ -68,6 +91,7 @@ class LedgerKeeper:
         book = await store.load(tx, records)
         waited = {key: list(kept) for key, kept in book.waiting.items()}
         book.take(records)
+        self._audit.note(book.changed_contracts)
         posted = publish(book, effects)
         await store.save(tx, book, posted)
         moved: dict[LedgerKind, int] = {}

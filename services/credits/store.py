@@ -78,46 +78,50 @@ SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::big
                      $8::text[], $9::uuid[], $10::text[], $11::timestamptz[])
 """
 
+_CONTRACT_IDS = "SELECT contract_id FROM contract WHERE contract_id > $1 ORDER BY contract_id LIMIT $2"
+
 # Adds up the lines since the last audit and holds them against the balances, all in one snapshot. Contracts that agree
-# are remembered up to their newest line. Lateral, so that a ledger of any size is read through its key.
+# are remembered up to their newest line. Lateral, so that a ledger of any size is read through its key. A line moves a
+# credit or more: each number without a line, or line beyond the newest number, counts as one where the sums agree.
 _AUDIT = """
-WITH fresh AS (
-    SELECT c.contract_id, sums.*
+WITH summed AS (
+    SELECT c.*, a.entry_number IS DISTINCT FROM c.entry_number AS moved,
+           coalesce(a.entry_number, 0) + fresh.lines AS lines,
+           coalesce(fresh.newest, a.entry_number, 0) AS newest,
+           coalesce(a.granted, 0) + coalesce(fresh.granted, 0) AS granted_sum,
+           coalesce(a.available, 0) + coalesce(fresh.available, 0) AS available_sum,
+           coalesce(a.held, 0) + coalesce(fresh.held, 0) AS held_sum,
+           coalesce(a.taken, 0) + coalesce(fresh.taken, 0) AS taken_sum,
+           coalesce(a.expired, 0) + coalesce(fresh.expired, 0) AS expired_sum
     FROM contract c LEFT JOIN audited a USING (contract_id), LATERAL (
         SELECT count(DISTINCT p.entry_number) AS lines,
+               max(p.entry_number) AS newest,
                -sum(p.amount) FILTER (WHERE p.account = 'granted') AS granted,
                sum(p.amount) FILTER (WHERE p.account = 'available') AS available,
                sum(p.amount) FILTER (WHERE p.account = 'held') AS held,
                sum(p.amount) FILTER (WHERE p.account = 'taken') AS taken,
                sum(p.amount) FILTER (WHERE p.account = 'expired') AS expired
         FROM posting p WHERE p.contract_id = c.contract_id AND p.entry_number > coalesce(a.entry_number, 0)
-    ) AS sums
-    WHERE a.entry_number IS DISTINCT FROM c.entry_number
-), summed AS (
-    SELECT c.*, coalesce(a.entry_number, 0) + coalesce(f.lines, 0) AS lines,
-           coalesce(a.granted, 0) + coalesce(f.granted, 0) AS granted_sum,
-           coalesce(a.available, 0) + coalesce(f.available, 0) AS available_sum,
-           coalesce(a.held, 0) + coalesce(f.held, 0) AS held_sum,
-           coalesce(a.taken, 0) + coalesce(f.taken, 0) AS taken_sum,
-           coalesce(a.expired, 0) + coalesce(f.expired, 0) AS expired_sum
-    FROM contract c LEFT JOIN audited a USING (contract_id) LEFT JOIN fresh f USING (contract_id)
-), differing AS (
-    SELECT *, abs(granted - granted_sum) + abs(available - available_sum) + abs(held - held_sum)
-              + abs(taken - taken_sum) + abs(expired - expired_sum) AS credits
+    ) AS fresh
+    WHERE c.contract_id = ANY($1::text[])
+), compared AS (
+    SELECT *, greatest(
+        abs(granted - granted_sum) + abs(available - available_sum) + abs(held - held_sum)
+            + abs(taken - taken_sum) + abs(expired - expired_sum),
+        abs(entry_number - lines), abs(entry_number - newest)
+    ) AS credits
     FROM summed
 ), remembered AS (
     INSERT INTO audited AS a (contract_id, entry_number, granted, available, held, taken, expired)
-    SELECT contract_id, entry_number, granted, available, held, taken, expired FROM differing
-    WHERE credits = 0 AND lines = entry_number
-      AND NOT EXISTS (SELECT FROM audited o WHERE o.contract_id = differing.contract_id
-                                              AND o.entry_number = differing.entry_number)
+    SELECT contract_id, entry_number, granted, available, held, taken, expired FROM compared
+    WHERE credits = 0 AND moved
     ORDER BY contract_id
     ON CONFLICT (contract_id) DO UPDATE SET
         entry_number = excluded.entry_number, granted = excluded.granted, available = excluded.available,
         held = excluded.held, taken = excluded.taken, expired = excluded.expired
     WHERE excluded.entry_number > a.entry_number
 )
-SELECT coalesce(sum(credits), 0)::bigint FROM differing
+SELECT contract_id, credits::bigint FROM compared WHERE credits <> 0
 """
 
 
@@ -184,10 +188,14 @@ async def save(tx: asyncpg.Connection, book: Book[AnyIncoming], posted: Sequence
         await tx.execute(_WRITE_SEATS, *_columns(seats))
 
 
-async def audit(pool: asyncpg.Pool) -> int:
-    """Return the credits by which all stored balances differ from the sums of the ledger; 0 is right."""
-    imbalance: int = await pool.fetchval(_AUDIT)
-    return imbalance
+async def contract_ids(pool: asyncpg.Pool, *, after: str, limit: int) -> list[str]:
+    """Name the contracts that come next in the order of their ids."""
+    return [row[0] for row in await pool.fetch(_CONTRACT_IDS, after, limit)]
+
+
+async def audit(pool: asyncpg.Pool, wanted: Sequence[str]) -> dict[str, int]:
+    """Give the contracts among `wanted` that the ledger does not explain, with the credits they differ by."""
+    return {row[0]: row[1] for row in await pool.fetch(_AUDIT, wanted)}
 
 
 async def _lock_contracts(tx: asyncpg.Connection, contract_ids: Sequence[str]) -> list[Contract]:

@@ -2,15 +2,18 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from math import isnan
 from typing import Any
 
 import asyncpg
 import orjson
 import pytest
+from prometheus_client import Gauge
 
+from services.credits import service as credits_service
 from services.credits import store
 from services.credits.domain import MOVES
-from services.credits.service import SPEC
+from services.credits.service import SPEC, Audit
 from shared.events import STRUCTURED_HEADERS, Candidate, Event, InmailStatusChangedV1, ReplyRecordedV1, encode
 from shared.postgres import acquire, transaction
 from shared.stream.records import Incoming, Position, RawRecord
@@ -189,7 +192,7 @@ async def test_the_size_of_batches_does_not_show(service: Harness, batch_records
     rows = await service.fetch("SELECT entry_id::text, kind, entry_number FROM ledger_entry ORDER BY entry_number")
     lines = [e for e in emitted if hasattr(e.data, "entry_id")]
     assert [tuple(row) for row in rows] == [(e.id, e.data.kind, e.data.entry_number) for e in lines]
-    assert await store.audit(service.resources.pool) == 0
+    assert await audit(service) == {}
 
 
 async def test_r21_what_waits_for_the_contract_then_waits_for_the_seat(service: Harness) -> None:
@@ -299,18 +302,24 @@ async def test_every_kind_is_posted_as_the_rules_move_it_and_sums_to_zero(admin:
         assert [amounts.get(account, 0) for account in accounts] == [3 * move for move in (-granted, *others)]
 
 
+async def audit(service: Harness) -> dict[str, int]:
+    """Look at all contracts."""
+    pool = service.resources.pool
+    return await store.audit(pool, await store.contract_ids(pool, after="", limit=1_000))
+
+
 async def test_the_audit_finds_a_balance_that_the_ledger_does_not_explain(service: Harness) -> None:
     await service.feed(CONTRACT_EVENTS, *OPENING)
     await service.feed(ACCOUNTING_FACTS, status("scheduled"), status("sent"), status("scheduled", "j"))
     pool = service.resources.pool
-    assert await store.audit(pool) == 0
+    assert await audit(service) == {}
     assert [row[0] for row in await pool.fetch("SELECT entry_number FROM audited")] == [4]
     await service.feed(ACCOUNTING_FACTS, reply())
     await pool.execute("UPDATE contract SET available = available + 2, held = held - 1, granted = granted + 1")
     for _ in range(2):  # what disagrees is not remembered as right
-        assert await store.audit(pool) == 4
+        assert await audit(service) == {"contract-1": 4}
     await pool.execute("UPDATE contract SET available = available - 2, held = held + 1, granted = granted - 1")
-    assert await store.audit(pool) == 0
+    assert await audit(service) == {}
     assert [row[0] for row in await pool.fetch("SELECT entry_number FROM audited")] == [5]
 
 
@@ -319,6 +328,80 @@ async def test_the_audit_sets_its_gauge(service: Harness, admin: asyncpg.Connect
     await admin.execute("INSERT INTO contract VALUES ('stray', 3, 4, now(), NULL, 0, 3, 3, 0, 0, 0)")
     await service.feed(CONTRACT_EVENTS, *OPENING)
     assert service.resources.metrics.registry.get_sample_value("inmail_ledger_imbalance_credits") == 6
+
+
+_STRAY = "INSERT INTO contract VALUES ($1, 3, 4, now(), NULL, $2, $3, $3, 0, 0, 0)"
+_GRANT = """
+    INSERT INTO ledger_entry (contract_id, entry_number, entry_id, kind, amount, inmail_id, seat_id,
+                              available_after, held_after, cause_id, effective_at)
+    VALUES ($1, $2, gen_random_uuid(), 'granted', 3, NULL, NULL, 0, 0, 'e', now())
+"""
+
+
+async def test_the_audit_finds_numbers_without_lines_and_lines_beyond_the_last_where_the_sums_agree(
+    service: Harness, admin: asyncpg.Connection
+) -> None:
+    await admin.execute(_STRAY, "gap", 4, 6)
+    await admin.execute(_STRAY, "shifted", 2, 6)
+    await admin.execute(_STRAY, "right", 2, 6)
+    lines = [("gap", 1), ("gap", 4), ("shifted", 1), ("shifted", 3), ("right", 1), ("right", 2)]
+    await admin.executemany(_GRANT, lines)
+    for _ in range(2):
+        assert await audit(service) == {"gap": 2, "shifted": 1}
+
+
+async def gauge_after_audit(auditor: Audit, gauge: Gauge) -> float:
+    await auditor.run_if_due()
+    (sample,) = next(iter(gauge.collect())).samples
+    return sample.value
+
+
+@pytest.fixture
+def gauge(monkeypatch: pytest.MonkeyPatch) -> Gauge:
+    """For audits that are always due and look at one contract at a time."""
+    monkeypatch.setattr(credits_service, "AUDIT_SECONDS_MIN", 0)
+    monkeypatch.setattr(credits_service, "AUDIT_CONTRACTS_MAX", 1)
+    return Gauge("imbalance", "", registry=None)
+
+
+async def test_an_audit_looks_at_so_many_in_turn_and_forgets_none_that_differs(
+    service: Harness, admin: asyncpg.Connection, gauge: Gauge
+) -> None:
+    for contract, surplus in (("a", 0), ("b", 3), ("c", 0), ("d", 5)):
+        await admin.execute(_STRAY, contract, 0, surplus)
+    auditor = Audit(service.resources.pool, gauge)
+    assert [await gauge_after_audit(auditor, gauge) for _ in range(5)] == [0, 6, 6, 16, 16]
+    await admin.execute("UPDATE contract SET granted = 0, available = 0")
+    assert [await gauge_after_audit(auditor, gauge) for _ in range(2)] == [6, 0]
+
+
+async def test_an_audit_looks_first_at_what_changed(service: Harness, admin: asyncpg.Connection, gauge: Gauge) -> None:
+    for contract in ("a", "b", "c"):
+        await admin.execute(_STRAY, contract, 0, 0)
+    await admin.execute(_STRAY, "d", 0, 1)
+    auditor = Audit(service.resources.pool, gauge)
+    auditor.note(["d"])
+    auditor.note(["c"])  # one too many: it comes in turn
+    assert await gauge_after_audit(auditor, gauge) == 2
+
+
+async def test_what_was_not_audited_is_not_called_right(
+    service: Harness, admin: asyncpg.Connection, gauge: Gauge
+) -> None:
+    auditor = Audit(service.resources.pool, gauge)
+    await admin.execute(_STRAY, "a", 0, 1)
+    await admin.execute("ALTER TABLE audited RENAME TO away")
+    auditor.note(["a"])
+    assert isnan(await gauge_after_audit(auditor, gauge))
+    await admin.execute("ALTER TABLE away RENAME TO audited")
+    assert await gauge_after_audit(auditor, gauge) == 2
+
+
+async def test_a_batch_has_its_contracts_audited(service: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[str] = []
+    monkeypatch.setattr(Audit, "note", lambda _, contract_ids: noted.extend(contract_ids))
+    await service.feed(CONTRACT_EVENTS, *OPENING)
+    assert noted == ["contract-1"]
 
 
 def incoming(made: AnyEvent) -> Incoming[Any]:
