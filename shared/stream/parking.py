@@ -43,8 +43,12 @@ WHERE (p.topic, p.partition, p."offset") = (due.topic, due.partition, due."offse
 RETURNING {", ".join("p." + column for column in _COLUMNS.split(", "))}
 """  # noqa: S608  only constants are put in
 
-
-_NEXT = "SELECT topic, partition, min(expires_at) AS expires_at FROM parked GROUP BY topic, partition"
+_NEXT = """
+SELECT n.topic, n.partition, first.expires_at
+FROM unnest($1::text[], $2::int[]) AS n (topic, partition), LATERAL (
+    SELECT expires_at FROM parked WHERE topic = n.topic AND partition = n.partition ORDER BY expires_at LIMIT 1
+) AS first
+"""
 
 
 async def load_parked(tx: asyncpg.Connection, wait_keys: Iterable[str]) -> dict[str, list[AnyIncoming]]:
@@ -98,9 +102,10 @@ async def expire_parked(tx: asyncpg.Connection, clocks: Sequence[tuple[str, int,
     return [_decoded(row) for row in sorted(rows, key=lambda r: (r["topic"], r["partition"], r["offset"]))]
 
 
-async def next_expiries(tx: asyncpg.Connection) -> dict[tuple[str, int], datetime]:
-    """When the first parked record of each partition expires."""
-    return {(row["topic"], row["partition"]): row["expires_at"] for row in await tx.fetch(_NEXT)}
+async def next_expiries(tx: asyncpg.Connection, slots: Sequence[tuple[str, int]]) -> dict[tuple[str, int], datetime]:
+    """When the first parked record of each of these partitions expires; one that has none is left out."""
+    rows = await tx.fetch(_NEXT, [topic for topic, _ in slots], [partition for _, partition in slots])
+    return {(row["topic"], row["partition"]): row["expires_at"] for row in rows}
 
 
 def _decoded(row: Any) -> Decoded:

@@ -391,10 +391,9 @@ class Processor:
         if not due:
             return []
         expired = await parking.expire_parked(tx, due)
-        upcoming = await parking.next_expiries(tx)
         far = datetime.max.replace(tzinfo=UTC)
-        for topic, partition, _ in due:
-            self._next_expiry[topic, partition] = upcoming.get((topic, partition), far)
+        slots = [(topic, partition) for topic, partition, _ in due]
+        self._next_expiry |= dict.fromkeys(slots, far) | await parking.next_expiries(tx, slots)
         return expired
 
     async def _revive(self, tx: asyncpg.Connection, items: Sequence[Decoded]) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 
@@ -474,6 +475,25 @@ async def test_ids_are_forgotten_in_bounded_steps_until_none_is_left(
     assert [await harness.processor.forget_expired() for _ in range(2)] == [True, False]
     assert await harness.fetch("SELECT FROM inbox WHERE expires_on IS NOT NULL") == []
     assert len(await harness.fetch("SELECT FROM inbox")) == 3, "what a reply is known by is never forgotten"
+
+
+async def test_the_next_expiry_is_read_off_the_index_however_much_is_parked(harness: Harness) -> None:
+    await harness.fetch("""
+        INSERT INTO parked (topic, partition, "offset", wait_key, record_timestamp, expires_at, redriven,
+                            value, headers)
+        SELECT 't', partition, n, 'k', now(), timestamptz '2026-01-01' + n * interval '1 s', false, '', ''
+        FROM generate_series(0, 2) AS partition, generate_series(1, 1000) AS n
+    """)
+    async with acquire(harness.resources.pool) as connection:
+        found = await parking.next_expiries(connection, [("t", 0), ("t", 2), ("t", 3)])
+        assert found == dict.fromkeys([("t", 0), ("t", 2)], datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC))
+        plan = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {parking._NEXT}", ["t"] * 2, [0, 2])
+    (scan,) = [node for node in nodes(orjson.loads(plan)[0]["Plan"]) if node.get("Relation Name") == "parked"]
+    assert (scan["Index Name"], scan["Actual Loops"], scan["Actual Rows"]) == ("parked_expiry", 2, 1)
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for part in plan.get("Plans", ()) for node in nodes(part))]
 
 
 async def test_r21_the_partitions_own_clock_expires_too(harness: Harness) -> None:
