@@ -3,6 +3,8 @@
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.topics import DAY_MS, SERVICES, TOPICS
+
 
 class Settings(BaseSettings):
     """The bounds and addresses a service runs with.
@@ -65,10 +67,11 @@ class Settings(BaseSettings):
     http_wait_ms: int = Field(2_000, ge=0)
     """A request that gets none of them for so long is answered with 503."""
     connect_timeout_ms: int = 5_000
-    statement_timeout_ms: int = 8_000
-    lock_timeout_ms: int = 2_000
-    transaction_timeout_ms: int = 9_000
-    idle_in_transaction_timeout_ms: int = 5_000
+    # Postgres takes 0 for no limit at all.
+    statement_timeout_ms: int = Field(8_000, ge=1)
+    lock_timeout_ms: int = Field(2_000, ge=1)
+    transaction_timeout_ms: int = Field(9_000, ge=1)
+    idle_in_transaction_timeout_ms: int = Field(5_000, ge=1)
 
     ingestion_url: str = ""
     credits_url: str = ""
@@ -76,18 +79,26 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _frozen_owner_lets_go(self) -> "Settings":
         """A stopped owner must lose its row locks before the group gives its partitions to another."""
-        limits = {
-            "transaction_timeout_ms": self.transaction_timeout_ms,
-            "idle_in_transaction_timeout_ms": self.idle_in_transaction_timeout_ms,
-            "lock_timeout_ms": self.lock_timeout_ms,
-        }
-        for name, value in limits.items():
+        for name in ("transaction_timeout_ms", "idle_in_transaction_timeout_ms", "lock_timeout_ms"):
+            value = getattr(self, name)
             if value >= self.session_timeout_ms:
                 message = (
                     f"INMAIL_{name.upper()} is {value}, but must be below INMAIL_SESSION_TIMEOUT_MS "
                     f"({self.session_timeout_ms}): lower the first or raise the second"
                 )
                 raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _ids_outlive_their_records(self) -> "Settings":
+        """A record that is read again after its id was forgotten would take effect twice."""
+        retention_days = max(t.retention_ms for t in TOPICS.values() if set(t.readers) & set(SERVICES)) // DAY_MS
+        if self.inbox_days <= retention_days:
+            message = (
+                f"INMAIL_INBOX_DAYS is {self.inbox_days}, but must be above {retention_days}, the longest retention of "
+                "an input topic, for what is read again later would take effect twice: raise it"
+            )
+            raise ValueError(message)
         return self
 
     @model_validator(mode="after")

@@ -54,7 +54,7 @@ class Audit:
         self._next_at = now + AUDIT_SECONDS_MIN
         try:
             await self._run()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             logger.warning("the ledger could not be audited: %s", type(error).__name__)
             self._gauge.set(nan)  # what the last audit found may be true no more
             return
