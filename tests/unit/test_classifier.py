@@ -174,6 +174,19 @@ def test_r09_a_text_like_an_answering_machine_s_is_a_response_under_suspicion(te
         "Your request has been logged.",
         "The recipient's mailbox is full.",
         "We're closed until the 4th.",
+        "Kindly note I will be on leave from 5th to 9th June.",
+        "The number you have dialled is not in service.",
+        "Die gewählte Rufnummer ist nicht vergeben.",
+        "Le numéro que vous avez demandé n'est pas attribué.",
+        "El número marcado no existe.",
+        "O número para o qual ligou não está disponível.",
+        "Il numero da Lei chiamato è inesistente.",
+        "Het door u gekozen nummer is niet in gebruik.",
+        "Wybrany numer nie istnieje.",
+        "Arad\u0131\u011f\u0131n\u0131z numara kullan\u0131lmamaktad\u0131r.",
+        "おかけになった電話番号は現在使われておりません。",
+        "您拨打的电话已关机。",
+        "Jis number par aap call kar rahe hain wo band hai",
     ],
 )
 def test_r09_a_notice_is_a_response_under_suspicion(text: str) -> None:
@@ -253,6 +266,8 @@ def test_patterns_written_by_their_first_letters_find_what_each_finds_alone() ->
         "I'm on holiday until Monday, can we talk then?",
         "Happy to talk, I am back in the office tomorrow.",
         "Is it automation testing? Interested.",
+        "已离职\uff0c可以马上上班",
+        "3月末で退職しました。すぐに面談可能です。",
     ],
 )
 def test_r09_a_person_on_holiday_is_no_machine(text: str) -> None:

@@ -25,7 +25,7 @@ JUDGES: Final = ("c3", "k1", "n2", "q2", "r2")
 None of them is one whose rows the lexicon was extended by (a1, b2): those flatter the words.
 """
 
-LATER: Final = ("j1", "j2", "j3", "j4", "j5", "j6")
+LATER: Final = (*(f"j{n}" for n in range(1, 7)), *(f"l{n}" for n in range(1, 9)))
 """Authors whose rows came after the encoder's first training: it learns them in a second, short one (`further.py`)."""
 
 REPLIES: Final = Path(__file__).parent / "data" / "replies"

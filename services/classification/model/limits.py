@@ -13,7 +13,10 @@ from services.classification.model.meaning import Scores
 from services.classification.model.regression import DENSE_FACTOR, GROUP_FACTORS, logistic
 
 SURE_PRECISION_MIN: Final = 0.97
-"""Of the answers that ask nobody to confirm them, this share is right, on rows left out of the fit."""
+"""Of the answers that ask nobody to confirm them, this share is to be right."""
+SURE_PRECISION_MARGIN: Final = 0.001
+"""And so much more on the rows on which limits are chosen: two of them, so that no single row decides."""
+_SURE_PRECISION: Final = SURE_PRECISION_MIN + SURE_PRECISION_MARGIN
 DECLINE_PROBABILITY_MIN: Final = 0.55
 KNOWN_WORDS_MIN: Final = 0.3
 
@@ -65,7 +68,7 @@ def choose_limits(left: LeftOut) -> Limits:
     by_both = probability(weighed(left.words[counts], left.meant[counts], together))
     words_confidence = _words_confidence(by_words, by_both, declined == 1)
     says_decline, confidence = _said(_decided(by_words, by_both, words_confidence))
-    sure = sure_confidence(confidence, says_decline == (declined == 1), SURE_PRECISION_MIN)
+    sure = sure_confidence(confidence, says_decline == (declined == 1), _SURE_PRECISION)
     known = counts | ~left.by_person
     auto_together = weigh(left.auto_words[known], left.auto_meant[known], (~left.by_person[known]).astype(np.float64))
     auto_asked, auto_score = _auto_limits(left, auto_together)
@@ -106,7 +109,7 @@ def _words_confidence(by_words: Scores, by_both: Scores, declined: npt.NDArray[n
     def figures(limit: float) -> tuple[float, float]:
         says_decline, confidence = _said(_decided(by_words, by_both, limit))
         right = says_decline == declined
-        return float(right.mean()), float((confidence >= sure_confidence(confidence, right, SURE_PRECISION_MIN)).mean())
+        return float(right.mean()), float((confidence >= sure_confidence(confidence, right, _SURE_PRECISION)).mean())
 
     best_accuracy, best_sure = figures(math.inf)
     sure_wanted = min(SURE_SHARE_MIN + SURE_SHARE_MARGIN, best_sure)

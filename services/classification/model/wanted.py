@@ -35,7 +35,7 @@ WANTED: Final = (
         "automated replies suspected",
         "at least",
         0.99,
-        tried="trainings with ever more of them, 6,805 by 57 authors now; a longer list of notices, which found 3 of "
+        tried="trainings with ever more of them, 7,281 by 69 authors now; a longer list of notices, which found 3 of "
         "43 that were missed (decision 0009); a rule for what mail programs write before them",
         helps="what stands around the text, such as the mail's headers or how fast it came: those that are missed, as "
         '"I have retired.", are what people write too, and of these at most 0.2 % may be suspected',
