@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
@@ -87,6 +87,17 @@ async def transaction(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
     """A connection within a transaction that commits at the end, or rolls back when an exception leaves it."""
     async with acquire(pool) as connection, connection.transaction():
         yield connection
+
+
+def columns(rows: Sequence[Sequence[object]]) -> list[list[object]]:
+    """Rows of one shape as one list per column, for `unnest`."""
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+async def execute_rows(tx: asyncpg.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+    """Run a statement that takes rows in columns, unless there are none."""
+    if rows:
+        await tx.execute(statement, *columns(rows))
 
 
 async def retry_until(

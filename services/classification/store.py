@@ -6,6 +6,7 @@ import asyncpg
 
 from services.classification.domain import Correction, Reply, Standing, Thread, Verdict
 from shared.events import OutcomeDecidedV1
+from shared.postgres import execute_rows
 
 _VERDICT = "outcome, source, confidence, needs_confirmation, signals, model_version"
 
@@ -86,8 +87,7 @@ async def load_histories(tx: asyncpg.Connection, thread_ids: Collection[str]) ->
 async def save_threads(tx: asyncpg.Connection, threads: Mapping[str, Thread]) -> None:
     """Write threads as they stand now."""
     rows = [_thread_row(thread_id, threads[thread_id]) for thread_id in sorted(threads)]
-    if rows:
-        await tx.execute(_WRITE_THREADS, *map(list, zip(*rows, strict=True)))
+    await execute_rows(tx, _WRITE_THREADS, rows)
 
 
 async def save_replies(tx: asyncpg.Connection, replies: Mapping[str, Iterable[Reply]]) -> None:
@@ -97,15 +97,13 @@ async def save_replies(tx: asyncpg.Connection, replies: Mapping[str, Iterable[Re
         for thread_id in sorted(replies)
         for reply in replies[thread_id]
     ]
-    if rows:
-        await tx.execute(_WRITE_REPLIES, *map(list, zip(*rows, strict=True)))
+    await execute_rows(tx, _WRITE_REPLIES, rows)
 
 
 async def save_corrections(tx: asyncpg.Connection, made: Iterable[OutcomeDecidedV1]) -> None:
     """Add the versions that humans have set."""
     rows = [(each.thread_id, each.version, each.reply_id, each.outcome, each.decided_at) for each in made]
-    if rows:
-        await tx.execute(_WRITE_CORRECTIONS, *map(list, zip(*rows, strict=True)))
+    await execute_rows(tx, _WRITE_CORRECTIONS, rows)
 
 
 def _verdict(row: asyncpg.Record) -> Verdict:

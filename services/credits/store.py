@@ -9,6 +9,7 @@ import asyncpg
 from services.credits.book import Book, Seat, contract_key, seat_key
 from services.credits.domain import Contract, Entry, InMail, month
 from shared.events import ContractStartedV1, CreditsRefreshedV1, InmailStatusChangedV1, ReplyRecordedV1, SeatAssignedV1
+from shared.postgres import columns, execute_rows
 from shared.stream.parking import load_parked
 from shared.stream.records import AnyIncoming
 
@@ -170,22 +171,16 @@ async def save(tx: asyncpg.Connection, book: Book[AnyIncoming], posted: Sequence
 
     """
     contracts = [book.contracts[key] for key in sorted(book.changed_contracts)]
-    if contracts:
-        await tx.execute(_WRITE_CONTRACTS, *_columns(contracts))
-    if posted:
-        rows = [(*entry, *known_as) for entry, known_as in posted]
-        await tx.execute(_POST, *_columns(rows))
+    await execute_rows(tx, _WRITE_CONTRACTS, contracts)
+    await execute_rows(tx, _POST, [(*entry, *known_as) for entry, known_as in posted])
     inmails = [book.inmails[key] for key in sorted(book.changed_inmails)]
     if inmails:
-        status = await tx.execute(_WRITE_INMAILS, *_columns(inmails))
+        status = await tx.execute(_WRITE_INMAILS, *columns(inmails))
         if status != f"INSERT 0 {len(inmails)}":
             message = f"{status} of {len(inmails)} InMails: another contract has taken the others meanwhile"
             raise ContractMismatchError(message)
-    if book.changed_periods:
-        await tx.execute(_WRITE_PERIODS, *_columns(sorted(book.changed_periods)))
-    seats = [book.seats[key] for key in sorted(book.changed_seats)]
-    if seats:
-        await tx.execute(_WRITE_SEATS, *_columns(seats))
+    await execute_rows(tx, _WRITE_PERIODS, sorted(book.changed_periods))
+    await execute_rows(tx, _WRITE_SEATS, [book.seats[key] for key in sorted(book.changed_seats)])
 
 
 async def contract_ids(pool: asyncpg.Pool, *, after: str, limit: int) -> list[str]:
@@ -217,7 +212,7 @@ async def _load_waiting(
 
 
 async def _load_seats(tx: asyncpg.Connection, slots: Sequence[tuple[str, str]]) -> list[Seat]:
-    return [Seat(*row) for row in await tx.fetch(_SEATS, *_columns(slots))] if slots else []
+    return [Seat(*row) for row in await tx.fetch(_SEATS, *columns(slots))] if slots else []
 
 
 async def _load_inmails(tx: asyncpg.Connection, inmail_ids: Sequence[str]) -> list[InMail]:
@@ -225,9 +220,4 @@ async def _load_inmails(tx: asyncpg.Connection, inmail_ids: Sequence[str]) -> li
 
 
 async def _load_granted(tx: asyncpg.Connection, months: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(row[0], row[1]) for row in await tx.fetch(_GRANTED, *_columns(months))] if months else []
-
-
-def _columns(rows: Sequence[Sequence[object]]) -> list[list[object]]:
-    """Rows of one shape as one list per column, for `unnest`."""
-    return [list(column) for column in zip(*rows, strict=True)]
+    return [(row[0], row[1]) for row in await tx.fetch(_GRANTED, *columns(months))] if months else []

@@ -9,6 +9,7 @@ import asyncpg
 
 from services.inbox import private
 from services.inbox.domain import Inmail, Thread
+from shared.postgres import execute_rows
 
 # Whoever holds the thread's partition is the only writer; the lock makes one that lost it unawares wait or fail.
 _LOAD_THREADS = """
@@ -240,9 +241,7 @@ async def add_correction(tx: asyncpg.Connection, correction: CorrectionRow) -> b
 
 async def _write(tx: asyncpg.Connection, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
     """Run a statement on columns, the rows in the order of their first two fields, which hold the key."""
-    ordered = sorted(rows, key=_key)
-    if ordered:
-        await tx.execute(statement, *map(list, zip(*ordered, strict=True)))
+    await execute_rows(tx, statement, sorted(rows, key=_key))
 
 
 _key = itemgetter(0, 1)

@@ -5,6 +5,8 @@ from typing import Literal
 
 import asyncpg
 
+from shared.postgres import execute_rows
+
 Kind = Literal["scheduled_name", "sent_name", "unmatched_digest"]
 
 _LOAD = "SELECT thread_id, kind, id, content FROM private_text WHERE thread_id = ANY($1::text[])"
@@ -27,6 +29,4 @@ async def load(tx: asyncpg.Connection, thread_ids: Iterable[str]) -> list[Privat
 
 async def save(tx: asyncpg.Connection, texts: Iterable[PrivateText]) -> None:
     """Keep private text, instead of what was there."""
-    rows = list(texts)
-    if rows:
-        await tx.execute(_SAVE, *map(list, zip(*rows, strict=True)))
+    await execute_rows(tx, _SAVE, list(texts))

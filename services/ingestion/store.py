@@ -11,6 +11,7 @@ import asyncpg
 from services.ingestion import private
 from services.ingestion.state import Following, Inmail, Reply, Thread, Unmatched
 from shared.events import Template
+from shared.postgres import execute_rows
 
 # The partition's owner alone writes these rows: the fence has locked out every other, so no row lock is needed. A dry
 # run may write beside it, and is rolled back: hence the key order, so that the two cannot deadlock.
@@ -136,16 +137,13 @@ async def save(tx: asyncpg.Connection, threads: Iterable[Thread]) -> None:
     inmails = [(t.thread_id, t.inmails[inmail_id]) for t in changed for inmail_id in t.changes.inmail_ids]
     replies = [(t.thread_id, reply) for t in changed for reply in t.changes.replies.values()]
     followings = [(t.thread_id, seat_id, t.followings[seat_id]) for t in changed for seat_id in t.changes.seat_ids]
-    await _execute(tx, _SAVE_THREADS, [_thread_columns(t) for t in changed if t.changes.thread or t.changes.seat_ids])
-    await _execute(tx, _SAVE_INMAILS, [(thread_id, *_inmail_columns(inmail)) for thread_id, inmail in inmails])
-    await _execute(tx, _SAVE_REPLIES, [_reply_row(thread_id, reply) for thread_id, reply in replies])
-    await _execute(tx, _SAVE_FOLLOWINGS, [(t, seat_id, word.at, word.following) for t, seat_id, word in followings])
+    await execute_rows(
+        tx, _SAVE_THREADS, [_thread_columns(t) for t in changed if t.changes.thread or t.changes.seat_ids]
+    )
+    await execute_rows(tx, _SAVE_INMAILS, [(thread_id, *_inmail_columns(inmail)) for thread_id, inmail in inmails])
+    await execute_rows(tx, _SAVE_REPLIES, [_reply_row(thread_id, reply) for thread_id, reply in replies])
+    await execute_rows(tx, _SAVE_FOLLOWINGS, [(t, seat_id, word.at, word.following) for t, seat_id, word in followings])
     await private.save(tx, [*_names(inmails), *_digests(replies)])
-
-
-async def _execute(tx: asyncpg.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-    if rows:
-        await tx.execute(statement, *zip(*rows, strict=True))
 
 
 def _reply_row(thread_id: str, reply: Reply) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ import orjson
 
 from services.notification.domain import Assignment, Audience, Deferred, Newest, Preferences, Seats, Thread
 from services.notification.quiet_hours import QuietHours
+from shared.postgres import columns, execute_rows
 
 # The partition's owner alone writes these rows: the fence has locked out every other, so no row lock is needed. A dry
 # run may write beside it, and is rolled back: hence the key order, so that the two cannot deadlock.
@@ -140,7 +141,7 @@ async def load_newest(
     """Complete threads with the newest request of each (thread_id, seat_id, channel)."""
     wanted = list(slots)
     if wanted:
-        for thread_id, seat_id, channel, version, told in await tx.fetch(_NEWEST, *_columns(wanted)):
+        for thread_id, seat_id, channel, version, told in await tx.fetch(_NEWEST, *columns(wanted)):
             threads[thread_id].newest[seat_id, channel] = Newest(version, None if told is None else str(told))
 
 
@@ -150,7 +151,7 @@ async def load_deferred(
     """Complete threads with the requests that wait beyond the earliest change of their outcome (thread_id, instant)."""
     wanted = list(changes)
     if wanted:
-        for thread_id, made, *waits in await tx.fetch(_DEFERRED, *_columns(wanted)):
+        for thread_id, made, *waits in await tx.fetch(_DEFERRED, *columns(wanted)):
             threads[thread_id].deferred.append(Deferred(str(made), *waits))
 
 
@@ -165,7 +166,7 @@ async def load_made(tx: asyncpg.Connection, threads: dict[str, Thread], ids: Ite
 async def save_threads(tx: asyncpg.Connection, threads: Sequence[Thread]) -> None:
     """Write back threads, but for their parts."""
     rows = [(t.thread_id, t.thread_version, t.outcome_version, t.notified, t.holding) for t in threads]
-    await _execute(tx, _SAVE_THREADS, rows)
+    await execute_rows(tx, _SAVE_THREADS, rows)
 
 
 async def save_audiences(tx: asyncpg.Connection, audiences: Sequence[tuple[str, Audience]]) -> None:
@@ -174,7 +175,7 @@ async def save_audiences(tx: asyncpg.Connection, audiences: Sequence[tuple[str, 
         (thread_id, a.thread_version, a.owner_seat_id, orjson.dumps(a.follower_seat_ids).decode(), a.changed_at)
         for thread_id, a in audiences
     ]
-    await _execute(tx, _SAVE_AUDIENCES, rows)
+    await execute_rows(tx, _SAVE_AUDIENCES, rows)
 
 
 async def save_requests(tx: asyncpg.Connection, requests: Sequence[RequestRow], retracted_ids: Sequence[str]) -> None:
@@ -183,7 +184,7 @@ async def save_requests(tx: asyncpg.Connection, requests: Sequence[RequestRow], 
     Raises:
         asyncpg.UniqueViolationError: one was made before, which the thread should have shown.
     """
-    await _execute(tx, _SAVE_REQUESTS, requests)
+    await execute_rows(tx, _SAVE_REQUESTS, requests)
     if retracted_ids:
         await tx.execute(_RETRACT, retracted_ids)
 
@@ -191,20 +192,10 @@ async def save_requests(tx: asyncpg.Connection, requests: Sequence[RequestRow], 
 async def save_seats(tx: asyncpg.Connection, seats: Seats) -> None:
     """Write what changed of seats, unless somebody else has written something newer."""
     assigned = [(seat_id, seats.assignments[seat_id]) for seat_id in sorted(seats.changed_assignments)]
-    await _execute(tx, _SAVE_ASSIGNMENTS, [(seat_id, a.time_zone, a.assigned_at) for seat_id, a in assigned])
+    await execute_rows(tx, _SAVE_ASSIGNMENTS, [(seat_id, a.time_zone, a.assigned_at) for seat_id, a in assigned])
     rows = []
     for seat_id in sorted(seats.changed_preferences):
         p = seats.preferences[seat_id]
         start, end = (None, None) if p.quiet_hours is None else (p.quiet_hours.start, p.quiet_hours.end)
         rows.append((seat_id, ",".join(p.channels), start, end, p.digest, p.set_at))
-    await _execute(tx, _SAVE_PREFERENCES, rows)
-
-
-async def _execute(tx: asyncpg.Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
-    if rows:
-        await tx.execute(statement, *_columns(rows))
-
-
-def _columns(rows: Sequence[Sequence[object]]) -> list[list[object]]:
-    """Rows of one shape as one list per column, for `unnest`."""
-    return [list(column) for column in zip(*rows, strict=True)]
+    await execute_rows(tx, _SAVE_PREFERENCES, rows)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from shared.events.times import format_instant
+from shared.postgres import columns
 from shared.stream.effects import DeadLetter
 from shared.stream.header_names import printable
 from shared.stream.records import LEFT_OUT_HEADER, REDRIVE_HEADER, AnyIncoming, Header, Position, RawRecord
@@ -61,7 +62,7 @@ async def store_dead_letters(tx: asyncpg.Connection, dead: Sequence[DeadLetter])
         for d in dead
         for identity in _identities(d)
     ]
-    inserted = await tx.fetch(_INSERT, *map(list, zip(*rows, strict=True)))
+    inserted = await tx.fetch(_INSERT, *columns(rows))
     new = Counter(Position(row["topic"], row["partition"], row["offset"]) for row in inserted)
     return [d for d in dead if new[d.record.position] == len(_identities(d))]
 
@@ -91,7 +92,7 @@ async def died_here(
     if not records:
         return set()
     rows = [(*i, *r.position, r.timestamp) for r, i in zip(records, identities, strict=True)]
-    return {Position(*row) for row in await tx.fetch(_DIED_HERE, *map(list, zip(*rows, strict=True)))}
+    return {Position(*row) for row in await tx.fetch(_DIED_HERE, *columns(rows))}
 
 
 async def revive(tx: asyncpg.Connection, identities: Sequence[tuple[bytes, bytes]]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 
+from shared.postgres import execute_rows
 from shared.stream.records import AnyIncoming, Decoded, Incoming, Position, RawRecord, decoded, packed, unpacked
 
 _INSERT = """
@@ -67,8 +68,6 @@ async def store_parked(
     tx: asyncpg.Connection, parked: Sequence[tuple[AnyIncoming, str]], *, seconds_max: float
 ) -> None:
     """Keep records until a fact comes, or `seconds_max` after their own timestamps."""
-    if not parked:
-        return
     kept = timedelta(seconds=seconds_max)
     rows = [
         (
@@ -85,7 +84,7 @@ async def store_parked(
         )
         for incoming, wait_key in parked
     ]
-    await tx.execute(_INSERT, *map(list, zip(*rows, strict=True)))
+    await execute_rows(tx, _INSERT, rows)
 
 
 async def delete_parked(tx: asyncpg.Connection, positions: Sequence[Position]) -> None:
