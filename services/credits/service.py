@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 AUDIT_SECONDS_MIN = 15.0
 """Time between two audits of the ledger: often enough for an alert, seldom enough not to be felt."""
 AUDIT_CONTRACTS_MAX = 2_000
-"""An audit looks at so many in turn, and at as many at most that changed or that differed: a batch waits meanwhile."""
+"""An audit looks at so many in turn, at as many that changed and at as many that differed: a batch waits meanwhile."""
 
 
 class Audit:
@@ -41,10 +41,11 @@ class Audit:
         self._changed: set[str] = set()
         self._differing: dict[str, int] = {}
         self._after = ""
+        self._begun = False
 
     def note(self, contract_ids: Iterable[str]) -> None:
         """Look at these next. Those that are too many, or whose batch commits only after that, come in turn."""
-        self._changed.update(islice(contract_ids, AUDIT_CONTRACTS_MAX - len(self._changed)))
+        self._changed.update(islice(contract_ids, max(0, AUDIT_CONTRACTS_MAX - len(self._changed))))
 
     async def run_if_due(self) -> None:
         """Audit what was committed, unless that was done a moment ago. A failure is logged: no record is to blame."""
@@ -56,7 +57,8 @@ class Audit:
             await self._run()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             logger.warning("the ledger could not be audited: %s", type(error).__name__)
-            self._gauge.set(nan)  # what the last audit found may be true no more
+            # That all was right may be true no more; what differed is still to be looked into.
+            self._gauge.set(sum(self._differing.values()) or nan)
             return
         imbalance = sum(self._differing.values())
         self._gauge.set(imbalance)
@@ -64,10 +66,17 @@ class Audit:
             logger.error("balances and ledger differ by %d credits in all", imbalance)
 
     async def _run(self) -> None:
+        if not self._begun:  # what a process before this one found is found again
+            self.note(await store.unexplained(self._pool, limit=AUDIT_CONTRACTS_MAX))
         in_turn = await store.contract_ids(self._pool, after=self._after, limit=AUDIT_CONTRACTS_MAX)
-        wanted = {*in_turn, *self._changed, *islice(self._differing, AUDIT_CONTRACTS_MAX)}
-        found = await store.audit(self._pool, sorted(wanted))
-        self._changed -= wanted
+        changed, self._changed = self._changed, set()  # what changes meanwhile is for the next
+        wanted = {*in_turn, *changed, *islice(self._differing, AUDIT_CONTRACTS_MAX)}
+        try:
+            found = await store.audit(self._pool, sorted(wanted))
+        except BaseException:
+            self.note(changed)
+            raise
+        self._begun = True
         self._after = in_turn[-1] if len(in_turn) == AUDIT_CONTRACTS_MAX else ""
         for contract_id in wanted:
             self._differing.pop(contract_id, None)

@@ -81,6 +81,13 @@ SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::big
 
 _CONTRACT_IDS = "SELECT contract_id FROM contract WHERE contract_id > $1 ORDER BY contract_id LIMIT $2"
 
+_UNEXPLAINED = """
+SELECT contract_id FROM contract c LEFT JOIN audited a USING (contract_id)
+WHERE (c.entry_number, c.granted, c.available, c.held, c.taken, c.expired)
+    IS DISTINCT FROM (a.entry_number, a.granted, a.available, a.held, a.taken, a.expired)
+ORDER BY contract_id LIMIT $1
+"""
+
 # Adds up the lines since the last audit and holds them against the balances, all in one snapshot. Contracts that agree
 # are remembered up to their newest line. Lateral, so that a ledger of any size is read through its key. A line moves a
 # credit or more: each number without a line, or line beyond the newest number, counts as one where the sums agree.
@@ -181,6 +188,11 @@ async def save(tx: asyncpg.Connection, book: Book[AnyIncoming], posted: Sequence
             raise ContractMismatchError(message)
     await execute_rows(tx, _WRITE_PERIODS, sorted(book.changed_periods))
     await execute_rows(tx, _WRITE_SEATS, [book.seats[key] for key in sorted(book.changed_seats)])
+
+
+async def unexplained(pool: asyncpg.Pool, *, limit: int) -> list[str]:
+    """Name contracts that stand otherwise than when they were last found right. Reads all, but none of their lines."""
+    return [row[0] for row in await pool.fetch(_UNEXPLAINED, limit)]
 
 
 async def contract_ids(pool: asyncpg.Pool, *, after: str, limit: int) -> list[str]:

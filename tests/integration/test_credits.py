@@ -376,9 +376,8 @@ async def test_an_audit_looks_at_so_many_in_turn_and_forgets_none_that_differs(
 
 
 async def test_an_audit_looks_first_at_what_changed(service: Harness, admin: asyncpg.Connection, gauge: Gauge) -> None:
-    for contract in ("a", "b", "c"):
-        await admin.execute(_STRAY, contract, 0, 0)
-    await admin.execute(_STRAY, "d", 0, 1)
+    for contract, surplus in (("a", 0), ("b", 0), ("c", 4), ("d", 1)):
+        await admin.execute(_STRAY, contract, 0, surplus)
     auditor = Audit(service.resources.pool, gauge)
     auditor.note(["d"])
     auditor.note(["c"])  # one too many: it comes in turn
@@ -394,6 +393,37 @@ async def test_what_was_not_audited_is_not_called_right(
     auditor.note(["a"])
     assert isnan(await gauge_after_audit(auditor, gauge))
     await admin.execute("ALTER TABLE away RENAME TO audited")
+    assert await gauge_after_audit(auditor, gauge) == 2
+    await admin.execute("ALTER TABLE audited RENAME TO away")
+    assert await gauge_after_audit(auditor, gauge) == 2, "what differs is not forgotten either"
+
+
+async def test_a_new_process_looks_first_at_what_the_one_before_found_wrong(
+    service: Harness, admin: asyncpg.Connection, gauge: Gauge
+) -> None:
+    for contract, surplus in (("a", 0), ("b", 0), ("c", 4)):
+        await admin.execute(_STRAY, contract, 0, surplus)
+    assert await audit(service) == {"c": 8}
+    assert await gauge_after_audit(Audit(service.resources.pool, gauge), gauge) == 8
+
+
+async def test_what_changes_during_an_audit_is_for_the_next(
+    service: Harness, admin: asyncpg.Connection, gauge: Gauge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for contract in ("a", "b"):
+        await admin.execute(_STRAY, contract, 0, 0)
+    assert await audit(service) == {}
+    auditor, audit_now = Audit(service.resources.pool, gauge), store.audit
+
+    async def meanwhile(*looked_at: Any) -> dict[str, int]:
+        found = await audit_now(*looked_at)
+        await admin.execute("UPDATE contract SET granted = 1, available = 1 WHERE contract_id = 'a'")
+        auditor.note(["a"])
+        return found
+
+    auditor.note(["a"])
+    monkeypatch.setattr(store, "audit", meanwhile)
+    assert await gauge_after_audit(auditor, gauge) == 0
     assert await gauge_after_audit(auditor, gauge) == 2
 
 
