@@ -13,7 +13,7 @@ class Bulkhead:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._places = asyncio.Semaphore(settings.http_connections_max)
+        self._places = asyncio.Semaphore(settings.http_places)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -28,7 +28,7 @@ class Bulkhead:
             async with asyncio.timeout(wait_ms / 1000):
                 await self._places.acquire()
         except TimeoutError:
-            raise busy(self._settings.http_connections_max, wait_ms) from None
+            raise busy(self._settings.http_places, wait_ms) from None
         try:
             yield
         finally:

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
 
     pool_connections_max: int = Field(6, ge=3)
     http_connections_max: int = Field(3, ge=1)
-    """So many of them may HTTP requests hold at once; the loop's lanes and its publisher have the others."""
+    """So many of them may HTTP requests hold at once, or fewer: the loop's lanes and its publisher keep theirs."""
     http_wait_ms: int = Field(2_000, ge=0)
     """A request that gets none of them for so long is answered with 503."""
     connect_timeout_ms: int = 5_000
@@ -101,15 +101,7 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return self
 
-    @model_validator(mode="after")
-    def _loop_keeps_its_connections(self) -> "Settings":
-        """Each lane and the publisher must find a connection however many requests there are."""
-        wanted = self.lanes + 1 + self.http_connections_max
-        if wanted > self.pool_connections_max:
-            message = (
-                f"INMAIL_POOL_CONNECTIONS_MAX is {self.pool_connections_max}, but must be at least {wanted}: one for "
-                f"each of INMAIL_LANES ({self.lanes}), one to publish, and INMAIL_HTTP_CONNECTIONS_MAX "
-                f"({self.http_connections_max}): raise the first or lower another"
-            )
-            raise ValueError(message)
-        return self
+    @property
+    def http_places(self) -> int:
+        """How many connections HTTP requests may hold at once: at least one, for a pool may be as small as its loop."""
+        return max(1, min(self.http_connections_max, self.pool_connections_max - self.lanes - 1))

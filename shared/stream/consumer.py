@@ -329,6 +329,8 @@ class StreamConsumer:
             self._wanted = None
             return
         beginnings = await self._consumer.beginning_offsets(partitions)
+        if self._wanted is not slots:
+            return
         async with transaction(self._pool) as connection:
             claims = await claim(
                 connection, self._service, {(tp.topic, tp.partition): o for tp, o in beginnings.items()}

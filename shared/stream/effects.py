@@ -70,7 +70,7 @@ class Effects:
         not depend on how records were batched.
 
         Raises:
-            EffectTooLargeError: so the cause, and no record behind it, is given up.
+            EffectTooLargeError: so the record in hand, the cause or what set it free, is given up, and none behind it.
 
         """
         if cause is not self._cause:

@@ -1,13 +1,27 @@
 """Records that wait for a fact which has not come: kept with their original bytes, in the order of arrival."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
+import orjson
 
+from shared.events import CATALOGUE, Headers
 from shared.postgres import execute_rows
-from shared.stream.records import AnyIncoming, Decoded, Incoming, Position, RawRecord, decoded, packed, unpacked
+from shared.stream.inbox import business_identity
+from shared.stream.records import (
+    AnyIncoming,
+    Decoded,
+    Incoming,
+    Position,
+    RawRecord,
+    Rejected,
+    decoded,
+    packed,
+    unpacked,
+)
 
 _INSERT = """
 INSERT INTO parked (topic, partition, "offset", wait_key, record_timestamp, expires_at, redriven, key, value, headers)
@@ -55,7 +69,8 @@ FROM unnest($1::text[], $2::int[]) AS n (topic, partition), LATERAL (
 async def load_parked(tx: asyncpg.Connection, wait_keys: Iterable[str]) -> dict[str, list[AnyIncoming]]:
     """The records that wait for any of `wait_keys`, by key, in order of arrival.
 
-    One that can no longer be read, as after a stricter release, waits on: whoever frees it is not to blame.
+    One that can no longer be read, as after a stricter release, is left where it is until its time is over: whoever
+    frees it is not to blame.
     """
     parked: dict[str, list[AnyIncoming]] = {}
     for row in await tx.fetch(_LOAD, list(wait_keys)):
@@ -108,8 +123,20 @@ async def next_expiries(tx: asyncpg.Connection, slots: Sequence[tuple[str, int]]
 
 
 def _decoded(row: Any) -> Decoded:
-    position = Position(row["topic"], row["partition"], row["offset"])
-    item = decoded(RawRecord(position, row["record_timestamp"], row["key"], row["value"], unpacked(row["headers"])))
-    if isinstance(item, Incoming):
-        item.redriven = row["redriven"]
+    position, headers = Position(row["topic"], row["partition"], row["offset"]), unpacked(row["headers"])
+    item = decoded(RawRecord(position, row["record_timestamp"], row["key"], row["value"], headers))
+    if isinstance(item, Rejected):
+        return replace(item, business=_business_of(row["value"], headers))
+    item.redriven = row["redriven"]
     return item
+
+
+def _business_of(value: bytes, headers: Headers) -> bytes | None:
+    """Find the identity of a fact that can no longer be read whole: it was taken once, and is to come back."""
+    try:
+        document = orjson.loads(value)
+        event_type = document["type"] if "data" in document else (dict(headers)["ce_type"] or b"").decode()
+        name = CATALOGUE[event_type].business_id_field
+        return None if name is None else business_identity(event_type, document.get("data", document)[name])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None

@@ -4,7 +4,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -304,7 +303,7 @@ class Processor:
         # But what this service alone cannot do is nobody else's letter.
         owned = {topic for topic, read in self._reads.items() if read.owns_dead_letters}
         kept = [d for d in new if d.record.position.topic in owned or d.reason == "PROCESSING_FAILED"]
-        self._mark_unpublished(batch, effects, {d.record.position for d in dead} - {d.record.position for d in kept})
+        self._mark_unpublished(effects, {d.record.position for d in dead} - {d.record.position for d in kept})
         rows = await outbox.store_outgoing(tx, effects.outgoing)
         rows += await self._store_dead(tx, kept)
         return Outcome(effects, rows, kept, self._results(batch, effects, kept))
@@ -368,7 +367,8 @@ class Processor:
         self, tx: asyncpg.Connection, effects: Effects, dead: list[DeadLetter], expired: Sequence[Decoded]
     ) -> None:
         """Store what is parked, and free the identities of what was given up after it had been taken."""
-        forget = [_identity_of(item)[0] for item in expired if isinstance(item, Rejected)]
+        unreadable = [item for item in expired if isinstance(item, Rejected)]
+        forget = [i for item in unreadable for i in (_identity_of(item)[0], item.business) if i is not None]
         released = list(effects.released)
         gone = {_record(item).position for item in expired}
         for incoming, reason, detail in effects.dead_letters:
@@ -453,17 +453,15 @@ class Processor:
             return False
         return (incoming.event.time - incoming.timestamp).total_seconds() > self._settings.clock_skew_seconds_max
 
-    def _mark_unpublished(self, batch: Batch, effects: Effects, positions: AbstractSet[Position]) -> None:
+    def _mark_unpublished(self, effects: Effects, positions: Iterable[Position]) -> None:
         """Mark records that are not accepted and make no letter: dead before, or another reader's dead letter."""
-        for item in batch.items if positions else ():
-            position = _record(item).position
-            if position in positions:
-                effects.marks[position] = "duplicate" if self._reads[position.topic].owns_dead_letters else "ignored"
+        for position in positions:
+            effects.marks[position] = "duplicate" if self._reads[position.topic].owns_dead_letters else "ignored"
 
     def _results(self, batch: Batch, effects: Effects, kept: Sequence[DeadLetter]) -> Counter[tuple[str, str, str]]:
         """Events by (topic, type, result): each record of the batch, and each that waits no longer."""
         types = {position: i.event.type for position, i in effects.released.items() if position not in effects.parked}
-        results = dict.fromkeys(types, "accepted")
+        results = {position: effects.marks.get(position, "accepted") for position in types}
         for item in batch.items:
             position = _record(item).position
             types[position] = item.event.type if isinstance(item, Incoming) else "invalid"

@@ -156,9 +156,11 @@ class ServiceProcess:
             self._serving = True
             await self._work(resources, handler)
         finally:
-            server.should_exit = True
-            await serving  # before what requests in flight use
-            await closing.aclose()
+            self.health.ending = server.should_exit = True
+            try:
+                await serving  # before what requests in flight use
+            finally:
+                await closing.aclose()
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         """Answer what no route takes; before the service's own routes are there, no path is known to be wrong."""

@@ -62,6 +62,8 @@ class RecordingHandler:
             else:
                 for parked in (await load_parked(tx, [incoming.event.subject])).get(incoming.event.subject, []):
                     effects.release(parked)
+                    if text == "repeat":
+                        effects.duplicate(parked)
                 self.seen.append(incoming.event.id)
 
 
@@ -547,6 +549,10 @@ async def test_a_record_is_counted_when_it_begins_to_wait_and_when_it_waits_no_l
     harness.results.clear()
     await harness.feed(MESSAGING_EVENTS, reply("d", thread_id="t"))
     assert Counter(result for *_, result in harness.results) == {"accepted": 3}
+    await harness.feed(MESSAGING_EVENTS, reply("e", "wait", thread_id="u"))
+    harness.results.clear()
+    await harness.feed(MESSAGING_EVENTS, reply("f", "repeat", thread_id="u"))
+    assert Counter(result for *_, result in harness.results) == {"accepted": 1, "duplicate": 1}
 
 
 async def test_r21_what_can_no_longer_be_read_blames_nobody_and_ends_as_a_dead_letter(harness: Harness) -> None:
@@ -558,6 +564,11 @@ async def test_r21_what_can_no_longer_be_read_blames_nobody_and_ends_as_a_dead_l
     await harness.expire(at + timedelta(hours=25))
     assert await harness.dead_reasons() == ["INVALID_EVENT"]
     assert await harness.fetch("SELECT FROM parked") == []
+
+    harness.results.clear()
+    cured, redriven = reply("a", "wait", at=at), (*STRUCTURED_HEADERS, (REDRIVE_HEADER, b"1"))
+    await harness.feed_raw(MESSAGING_EVENTS, [(cured.subject.encode(), encode(cured))], timestamp=at, headers=redriven)
+    assert [result for *_, result in harness.results] == ["parked"], "it was taken before, but had no effect"
 
 
 def replace_claim(held: Claim) -> Claim:

@@ -601,7 +601,7 @@ class Reads:
     async def begin(self, inbox: Inbox, count: int) -> list[asyncio.Task[list[str]]]:
         """Send so many, and wait until all that may read at once do."""
         sent = [asyncio.create_task(inbox.folder("all")) for _ in range(count)]
-        for _ in range(inbox.harness.resources.settings.http_connections_max):
+        for _ in range(inbox.harness.resources.settings.http_places):
             await self._begun.acquire()
         return sent
 
@@ -621,7 +621,7 @@ async def test_a_batch_does_not_wait_for_reads(database: str, monkeypatch: pytes
 async def test_a_read_that_waits_too_long_is_told_to_come_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = Reads(monkeypatch)
     async with open_inbox(database, http_wait_ms=0) as inbox:
-        sent = await reads.begin(inbox, inbox.harness.resources.settings.http_connections_max)
+        sent = await reads.begin(inbox, inbox.harness.resources.settings.http_places)
         refused = await inbox.client.get("/v1/threads/thread-1")
         reads.end.set()
         assert await asyncio.gather(*sent) == [[], [], []]

@@ -6,10 +6,12 @@ from pydantic import ValidationError
 from shared.settings import Settings
 
 
-def test_the_loop_keeps_connections_that_no_request_may_take() -> None:
-    Settings(pool_connections_max=7, lanes=3, http_connections_max=3)
-    with pytest.raises(ValidationError, match=r"INMAIL_POOL_CONNECTIONS_MAX is 7, but must be at least 8: .* raise"):
-        Settings(pool_connections_max=7, lanes=4, http_connections_max=3)
+@pytest.mark.parametrize(
+    ("pool", "lanes", "wanted", "places"), [(6, 2, 3, 3), (7, 4, 3, 2), (3, 2, 3, 1), (9, 2, 4, 4)]
+)
+def test_the_loop_keeps_connections_that_no_request_may_take(pool: int, lanes: int, wanted: int, places: int) -> None:
+    settings = Settings(pool_connections_max=pool, lanes=lanes, http_connections_max=wanted)
+    assert settings.http_places == places
 
 
 @pytest.mark.parametrize("name", ["transaction_timeout_ms", "idle_in_transaction_timeout_ms", "lock_timeout_ms"])
