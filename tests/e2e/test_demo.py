@@ -61,6 +61,12 @@ def lose(topic: str) -> Callable[[Observed], object]:
     return lambda observed: observed.derived[topic].pop()
 
 
+def lose_a_state(observed: Observed) -> None:
+    """A thread's last state, as often as it was sent: what may have been overtaken is sent again in another event."""
+    states = observed.derived[THREAD_STATES]
+    observed.derived[THREAD_STATES] = [state for state in states if state.data != states[-1].data]
+
+
 def double(topic: str) -> Callable[[Observed], object]:
     return lambda observed: observed.derived[topic].append(observed.derived[topic][-1])
 
@@ -79,7 +85,7 @@ def forget_a_dead_letter(observed: Observed) -> None:
         lose(OUTCOME_EVENTS),
         lose(NOTIFICATION_REQUESTS),
         lose(CREDIT_EVENTS),
-        lose(THREAD_STATES),
+        lose_a_state,
         double(OUTCOME_EVENTS),
         double(NOTIFICATION_REQUESTS),
         double(CREDIT_EVENTS),
