@@ -9,7 +9,7 @@ import asyncpg
 import orjson
 
 from shared.events import CATALOGUE, Headers
-from shared.postgres import execute_rows
+from shared.postgres import columns, execute_rows
 from shared.stream.inbox import business_identity
 from shared.stream.records import (
     AnyIncoming,
@@ -104,21 +104,18 @@ async def store_parked(
 
 async def delete_parked(tx: asyncpg.Connection, positions: Sequence[Position]) -> None:
     """Forget parked records that were handled."""
-    if positions:
-        await tx.execute(
-            _DELETE, [p.topic for p in positions], [p.partition for p in positions], [p.offset for p in positions]
-        )
+    await execute_rows(tx, _DELETE, positions)
 
 
 async def expire_parked(tx: asyncpg.Connection, clocks: Sequence[tuple[str, int, datetime]]) -> list[Decoded]:
     """Take out the records whose time is over by the clock of their partition (topic, partition, clock)."""
-    rows = await tx.fetch(_EXPIRED, [c[0] for c in clocks], [c[1] for c in clocks], [c[2] for c in clocks])
+    rows = await tx.fetch(_EXPIRED, *columns(clocks))
     return [_decoded(row) for row in sorted(rows, key=lambda r: (r["topic"], r["partition"], r["offset"]))]
 
 
 async def next_expiries(tx: asyncpg.Connection, slots: Sequence[tuple[str, int]]) -> dict[tuple[str, int], datetime]:
     """When the first parked record of each of these partitions expires; one that has none is left out."""
-    rows = await tx.fetch(_NEXT, [topic for topic, _ in slots], [partition for _, partition in slots])
+    rows = await tx.fetch(_NEXT, *columns(slots))
     return {(row["topic"], row["partition"]): row["expires_at"] for row in rows}
 
 
